@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// The kernel's dma-buf, owned through one fd.
+///
+/// Sources: linux/dma-buf.h and the kernel's "Buffer Sharing and Synchronization (dma-buf)".
+#pragma once
+
+#include <cstdint>
+
+#include <sluice/access.hpp>
+#include <sluice/deadline.hpp>
+#include <sluice/error.hpp>
+#include <sluice/export.hpp>
+#include <sluice/sync_file.hpp>
+#include <sluice/unique_fd.hpp>
+
+namespace sluice {
+
+/// One dma-buf. The memory lives as long as any fd, mapping or device holds it, in any process.
+///
+/// Threads: the const functions may be called from several threads at once. An export of a fence,
+/// the work that waits for it and the import of that work's own fence are not one atomic step:
+/// keep that sequence on one buffer to one thread at a time.
+class SLUICE_API DmaBuf {
+public:
+    /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
+    /// hope. \param fd taken over on success; on failure it stays the caller's. \returns the
+    /// buffer, or `wrong_object`: no fd, a closed one, or not a dma-buf.
+    [[nodiscard]] static Result<DmaBuf> from_fd(UniqueFd&& fd) noexcept;
+
+    /// The same on a duplicate of a fd that stays the caller's.
+    /// \returns also `no_resources` where no further fd can be opened.
+    [[nodiscard]] static Result<DmaBuf> from_borrowed_fd(int fd) noexcept;
+
+    /// The fd, still owned here: for the caller's own event loop and for APIs that borrow.
+    /// Readable (POLLIN) once every writer's fence has signalled, writable (POLLOUT) once
+    /// everyone's.
+    [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+    /// The buffer's size in bytes, fixed for its life.
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+    /// The buffer's identity: the inode, unique among the dma-bufs of the running kernel while the
+    /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused.
+    [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
+
+    /// A second owner of the same buffer, with its own fd.
+    /// \returns also `no_resources` where no further fd can be opened.
+    [[nodiscard]] Result<DmaBuf> duplicate() const noexcept;
+
+    /// The fence to wait for before accessing the buffer (DMA_BUF_IOCTL_EXPORT_SYNC_FILE): for
+    /// `Access::read` that of its writers, otherwise that of everyone. It is a snapshot: what is
+    /// imported later is not in it. An idle buffer gives a fence that has already signalled.
+    /// \returns a new fence, or
+    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); use `wait()`;
+    ///   - `no_resources`: no further fd can be opened, or no memory.
+    [[nodiscard]] Result<SyncFile> export_fence(Access access) const noexcept;
+
+    /// Leaves \p fence in the buffer for whoever comes next (DMA_BUF_IOCTL_IMPORT_SYNC_FILE). As
+    /// `Access::read` it holds later writers; otherwise it holds everyone. A reader must leave its
+    /// fence too, or the next writer tears what is still being read.
+    /// \param fence borrowed; the kernel takes its own reference. One without a fd (see
+    ///   `SyncFile::signalled`) has nothing to leave, and nothing is done.
+    /// \returns nothing, or
+    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); wait for the fence before handing over;
+    ///   - `no_resources`: the kernel has no memory for it.
+    [[nodiscard]] Result<void> import_fence(const SyncFile& fence, Access access) const noexcept;
+
+    /// Waits on the CPU, until \p deadline at most, for the fences that `export_fence(access)`
+    /// would give (poll(2)). It says nothing of CPU caches: that is `CpuAccess`, which also waits.
+    /// \returns nothing once they have signalled, or
+    ///   - `timed_out`: some are still pending; nothing was changed;
+    ///   - `wrong_object`: the fd was closed behind our back.
+    [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
+
+private:
+    DmaBuf(UniqueFd&& fd, std::uint64_t size, std::uint64_t inode) noexcept
+        : fd_(std::move(fd)), size_(size), inode_(inode) {}
+
+    UniqueFd fd_;
+    std::uint64_t size_;
+    std::uint64_t inode_;
+};
+
+/// True where both are the same kernel object, whatever their fd numbers.
+[[nodiscard]] inline bool same_buffer(const DmaBuf& a, const DmaBuf& b) noexcept {
+    return a.inode() == b.inode();
+}
+
+} // namespace sluice

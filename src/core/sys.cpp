@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+#include "core/sys.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include <linux/kcmp.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace sluice::sys {
+
+std::string errno_text(int error) {
+    const char* name = strerrorname_np(error);
+    const char* words = strerrordesc_np(error);
+    return std::string(name ? name : "errno " + std::to_string(error)) + " (" +
+           (words ? words : "unknown error") + ")";
+}
+
+std::string describe_fd(int fd) {
+    if (fd < 0)
+        return "fd " + std::to_string(fd) + " (none)";
+    const int saved = errno;
+    std::array<char, 128> target{};
+    const std::string link = "/proc/self/fd/" + std::to_string(fd);
+    const ssize_t length = readlink(link.c_str(), target.data(), target.size());
+    errno = saved;
+    const std::string text = "fd " + std::to_string(fd);
+    if (length < 0)
+        return text + " (closed)";
+    return text + " ('" + std::string(target.data(), static_cast<std::size_t>(length)) + "')";
+}
+
+Errc code_of(int error) noexcept {
+    switch (error) {
+    case EBADF:
+        return Errc::wrong_object;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+        return Errc::no_resources;
+    case EACCES:
+    case EPERM:
+        return Errc::no_permission;
+    case EBUSY:
+        return Errc::busy;
+    case ENOTTY:
+    case ENOSYS:
+    case EOPNOTSUPP:
+        return Errc::unsupported;
+    case EINVAL:
+        return Errc::invalid_argument;
+    case ENODEV:
+        return Errc::device_lost;
+    default:
+        return Errc::failed;
+    }
+}
+
+Error failed_call(int error, std::string_view operation, std::string object,
+                  std::string_view problem, std::string remedy) {
+    return Error{.code = code_of(error),
+                 .operation = std::string(operation),
+                 .object = std::move(object),
+                 .problem = std::string(problem) + ": " + errno_text(error),
+                 .remedy = std::move(remedy),
+                 .sys_errno = error};
+}
+
+int ioctl(int fd, unsigned long request, void* argument) noexcept {
+    int result = 0;
+    do {
+        result = ::ioctl(fd, request, argument);
+    } while (result == -1 && (errno == EINTR || errno == EAGAIN));
+    return result;
+}
+
+void take_back(int number, int original) noexcept {
+    const pid_t self = getpid();
+    if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)
+        close(number);
+}
+
+int poll_until(int fd, short events, Deadline deadline) noexcept {
+    using namespace std::chrono;
+    for (;;) {
+        const auto left = std::max(deadline - Deadline::clock::now(), Deadline::duration::zero());
+        const auto whole = duration_cast<seconds>(left);
+        const timespec timeout{.tv_sec = static_cast<time_t>(whole.count()),
+                               .tv_nsec = static_cast<long>(nanoseconds(left - whole).count())};
+        pollfd entry{.fd = fd, .events = events, .revents = 0};
+        const int ready = ppoll(&entry, 1, &timeout, nullptr);
+        if (ready > 0 && (entry.revents & POLLNVAL) != 0) {
+            errno = EBADF;
+            return -1;
+        }
+        if (ready > 0)
+            return 1;
+        if (ready == 0 && Deadline::clock::now() >= deadline)
+            return 0;
+        if (ready < 0 && errno != EINTR && errno != EAGAIN)
+            return -1;
+    }
+}
+
+} // namespace sluice::sys

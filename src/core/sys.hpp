@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// What every part needs around a system call. Not installed.
+#pragma once
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+
+#include <sys/ioctl.h>
+
+#include <sluice/deadline.hpp>
+#include <sluice/error.hpp>
+
+namespace sluice::sys {
+
+/// "EINVAL (Invalid argument)".
+[[nodiscard]] std::string errno_text(int error);
+
+/// "fd 7 ('anon_inode:[eventfd]')", "fd 9 (closed)", "fd -1 (none)".
+[[nodiscard]] std::string describe_fd(int fd);
+
+/// The code that \p error means where the operation knows no better.
+[[nodiscard]] Errc code_of(int error) noexcept;
+
+/// The Error of a system call that set \p error: \p problem gets the errno in words appended.
+[[nodiscard]] Error failed_call(int error, std::string_view operation, std::string object,
+                                std::string_view problem, std::string remedy);
+
+/// ioctl(2), restarted when a signal interrupts it. EAGAIN is restarted too, as DRM's own wrapper
+/// does: the calls made through here say it only where a lock was contended.
+[[nodiscard]] int ioctl(int fd, unsigned long request, void* argument) noexcept;
+
+/// Takes back \p number, a duplicate of \p original that a driver was given and refused. Vulkan
+/// leaves such a fd with the caller, but lavapipe closes it, and the number may be somebody else's
+/// by then: it is closed only while it still is the same open file (kcmp(2)).
+void take_back(int number, int original) noexcept;
+
+/// poll(2) for one fd until \p deadline, restarted with the time that is left.
+/// \returns 1 when one of \p events (or an error condition) is there, 0 at the deadline, or -1 with
+///   errno set; a closed fd is EBADF.
+[[nodiscard]] int poll_until(int fd, short events, Deadline deadline) noexcept;
+
+} // namespace sluice::sys

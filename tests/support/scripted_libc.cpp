@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#include "support/scripted_libc.hpp"
+
+#include <cassert>
+#include <cstdarg>
+
+#include <linux/magic.h>
+#include <sys/mman.h>
+
+namespace {
+
+sluice::test::ScriptedLibc* script = nullptr;
+
+constexpr long dma_buf_magic = 0x444d4142;
+
+} // namespace
+
+// The names are the linker's: --wrap=X calls __wrap_X, and __real_X is X.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" {
+int __real_ioctl(int fd, unsigned long request, void* argument);
+int __real_fcntl(int fd, int command, long argument);
+int __real_fstat(int fd, struct stat* status);
+int __real_fstatfs(int fd, struct statfs* filesystem);
+int __real_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
+void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
+int __real_munmap(void* at, size_t size);
+
+int __wrap_ioctl(int fd, unsigned long request, ...) {
+    va_list list;
+    va_start(list, request);
+    void* argument = va_arg(list, void*);
+    va_end(list);
+    return script && script->ioctl ? script->ioctl(fd, request, argument)
+                                   : __real_ioctl(fd, request, argument);
+}
+
+int __wrap_fcntl(int fd, int command, ...) {
+    va_list list;
+    va_start(list, command);
+    const long argument = va_arg(list, long);
+    va_end(list);
+    return script && script->fcntl ? script->fcntl(fd, command, argument)
+                                   : __real_fcntl(fd, command, argument);
+}
+
+int __wrap_fstat(int fd, struct stat* status) {
+    return script && script->fstat ? script->fstat(fd, status) : __real_fstat(fd, status);
+}
+
+int __wrap_fstatfs(int fd, struct statfs* filesystem) {
+    return script && script->fstatfs ? script->fstatfs(fd, filesystem)
+                                     : __real_fstatfs(fd, filesystem);
+}
+
+int __wrap_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+    return script && script->ppoll ? script->ppoll(fds, count, timeout)
+                                   : __real_ppoll(fds, count, timeout, mask);
+}
+
+void* __wrap_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) {
+    return script && script->mmap ? script->mmap(at, size, protection, flags, fd, offset)
+                                  : __real_mmap(at, size, protection, flags, fd, offset);
+}
+
+int __wrap_munmap(void* at, size_t size) {
+    return script && script->munmap ? script->munmap(at, size) : __real_munmap(at, size);
+}
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
+namespace sluice::test {
+
+ScriptedLibc::ScriptedLibc() {
+    assert(script == nullptr);
+    script = this;
+}
+
+ScriptedLibc::~ScriptedLibc() {
+    script = nullptr;
+}
+
+void ScriptedLibc::memfds_are_dma_bufs() {
+    fstatfs = [](int fd, struct statfs* filesystem) {
+        const int result = real_fstatfs(fd, filesystem);
+        if (result == 0 && filesystem->f_type == TMPFS_MAGIC)
+            filesystem->f_type = dma_buf_magic;
+        return result;
+    };
+}
+
+int ScriptedLibc::real_ioctl(int fd, unsigned long request, void* argument) {
+    return __real_ioctl(fd, request, argument);
+}
+
+int ScriptedLibc::real_fstatfs(int fd, struct statfs* filesystem) {
+    return __real_fstatfs(fd, filesystem);
+}
+
+} // namespace sluice::test

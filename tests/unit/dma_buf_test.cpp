@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/dma_buf.hpp>
+
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+#include <fcntl.h>
+#include <linux/dma-buf.h>
+#include <linux/sync_file.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "support/memfd.hpp"
+#include "support/open_fds.hpp"
+#include "support/scripted_libc.hpp"
+
+namespace sluice {
+namespace {
+
+using namespace std::chrono_literals;
+using test::memfd;
+using test::ScriptedLibc;
+
+using DmaBufTest = test::FdTest;
+
+/// A buffer that the scripted libc makes of a memfd.
+DmaBuf buffer_of(std::uint64_t size) {
+    auto buffer = DmaBuf::from_fd(memfd(size));
+    EXPECT_TRUE(buffer) << buffer.error().message();
+    return std::move(*buffer);
+}
+
+void expect_refused(const Result<DmaBuf>& result, const std::string& object) {
+    ASSERT_FALSE(result) << object;
+    EXPECT_EQ(result.error().code, Errc::wrong_object);
+    EXPECT_NE(result.error().message().find(object), std::string::npos) << result.error().message();
+    EXPECT_FALSE(result.error().remedy.empty());
+}
+
+TEST_F(DmaBufTest, RefusesWhatIsNoDmaBufAndLeavesItWithTheCaller) {
+    int pipes[2];
+    ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
+    UniqueFd write_end(std::move(pipes[1]));
+    std::pair<const char*, UniqueFd> wrong[] = {
+        {"memfd:sluice-test", memfd(4096)},
+        {"[eventfd]", UniqueFd(eventfd(0, EFD_CLOEXEC))},
+        {"pipe:", UniqueFd(std::move(pipes[0]))},
+        {"socket:", UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0))},
+        {"/dev/null", UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC))},
+        {"'/'", UniqueFd(open("/", O_PATH | O_CLOEXEC))},
+    };
+    for (auto& [object, fd] : wrong) {
+        const int number = fd.get();
+        expect_refused(DmaBuf::from_fd(std::move(fd)), object);
+        EXPECT_EQ(fd.get(), number) << "the fd is still the caller's";
+        expect_refused(DmaBuf::from_borrowed_fd(number), object);
+    }
+}
+
+TEST_F(DmaBufTest, RefusesNoFdAndAClosedOne) {
+    expect_refused(DmaBuf::from_fd(UniqueFd()), "fd -1 (none)");
+    expect_refused(DmaBuf::from_borrowed_fd(-1), "fd -1 (none)");
+    auto closed = memfd(4096);
+    const int number = closed.get();
+    close(number);
+    expect_refused(DmaBuf::from_borrowed_fd(number), "(closed)");
+    expect_refused(DmaBuf::from_fd(std::move(closed)), "(closed)");
+    (void)closed.release(); // it was closed above
+}
+
+TEST_F(DmaBufTest, KnowsItsSizeAndIdentity) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    auto fd = memfd(12288);
+    const int number = fd.get();
+    struct stat status {};
+    ASSERT_EQ(fstat(number, &status), 0);
+    auto buffer = DmaBuf::from_fd(std::move(fd));
+    ASSERT_TRUE(buffer);
+    EXPECT_EQ(buffer->fd(), number);
+    EXPECT_EQ(buffer->size(), 12288U);
+    EXPECT_EQ(buffer->inode(), status.st_ino);
+    auto copy = buffer->duplicate();
+    ASSERT_TRUE(copy);
+    EXPECT_NE(copy->fd(), number);
+    EXPECT_TRUE(same_buffer(*buffer, *copy));
+    EXPECT_EQ(copy->size(), 12288U);
+    EXPECT_FALSE(same_buffer(*buffer, buffer_of(12288)));
+}
+
+TEST_F(DmaBufTest, BorrowingLeavesTheCallersFdOpen) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    auto fd = memfd(4096);
+    {
+        auto buffer = DmaBuf::from_borrowed_fd(fd.get());
+        ASSERT_TRUE(buffer);
+        EXPECT_NE(buffer->fd(), fd.get());
+    }
+    EXPECT_GE(fcntl(fd.get(), F_GETFD), 0);
+}
+
+TEST_F(DmaBufTest, AKernelThatTellsNoSizeIsAnError) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    libc.fstat = [](int, struct stat*) {
+        errno = EIO;
+        return -1;
+    };
+    auto fd = memfd(4096);
+    auto buffer = DmaBuf::from_fd(std::move(fd));
+    ASSERT_FALSE(buffer);
+    EXPECT_EQ(buffer.error().sys_errno, EIO);
+    EXPECT_TRUE(fd);
+}
+
+TEST_F(DmaBufTest, ExportAsksForTheAccessAndRestartsWhenInterrupted) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    for (const Access access : {Access::read, Access::write, Access::read_write}) {
+        int interruptions = 0;
+        std::uint32_t flags = 0;
+        libc.ioctl = [&](int, unsigned long request, void* argument) {
+            if (request == SYNC_IOC_FILE_INFO) {
+                static_cast<sync_file_info*>(argument)->status = 1;
+                return 0;
+            }
+            EXPECT_EQ(request, DMA_BUF_IOCTL_EXPORT_SYNC_FILE);
+            if (++interruptions <= 2) {
+                errno = interruptions == 1 ? EINTR : EAGAIN;
+                return -1;
+            }
+            auto* asked = static_cast<dma_buf_export_sync_file*>(argument);
+            flags = asked->flags;
+            asked->fd = eventfd(0, EFD_CLOEXEC);
+            return 0;
+        };
+        auto fence = buffer_of(4096).export_fence(access);
+        ASSERT_TRUE(fence) << fence.error().message();
+        EXPECT_EQ(interruptions, 3);
+        EXPECT_EQ(flags, static_cast<std::uint32_t>(access));
+    }
+}
+
+TEST_F(DmaBufTest, AnOldKernelIsNamedAsSuch) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    libc.ioctl = [](int, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO) {
+            static_cast<sync_file_info*>(argument)->status = 0;
+            return 0;
+        }
+        errno = ENOTTY;
+        return -1;
+    };
+    const DmaBuf buffer = buffer_of(4096);
+    auto fence = buffer.export_fence(Access::read);
+    ASSERT_FALSE(fence);
+    EXPECT_EQ(fence.error().code, Errc::unsupported);
+    EXPECT_NE(fence.error().remedy.find("DmaBuf::wait"), std::string::npos);
+    auto pending = SyncFile::from_fd(UniqueFd(eventfd(0, EFD_CLOEXEC)));
+    ASSERT_TRUE(pending);
+    auto left = buffer.import_fence(*pending, Access::write);
+    ASSERT_FALSE(left);
+    EXPECT_EQ(left.error().code, Errc::unsupported);
+}
+
+TEST_F(DmaBufTest, ImportLeavesNothingOfAFenceThatNeedsNoFd) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    libc.ioctl = [](int, unsigned long, void*) -> int {
+        ADD_FAILURE() << "no system call is needed";
+        return -1;
+    };
+    EXPECT_TRUE(buffer_of(4096).import_fence(SyncFile::signalled(), Access::write));
+}
+
+TEST_F(DmaBufTest, WaitPollsForWritersOrForEveryone) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    short events = 0;
+    libc.ppoll = [&](pollfd* fds, nfds_t, const timespec*) {
+        events = fds->events;
+        fds->revents = fds->events;
+        return 1;
+    };
+    const DmaBuf buffer = buffer_of(4096);
+    EXPECT_TRUE(buffer.wait(Access::read, deadline_in(1s)));
+    EXPECT_EQ(events, POLLIN);
+    EXPECT_TRUE(buffer.wait(Access::write, deadline_in(1s)));
+    EXPECT_EQ(events, POLLOUT);
+    EXPECT_TRUE(buffer.wait(Access::read_write, deadline_in(1s)));
+    EXPECT_EQ(events, POLLOUT);
+}
+
+TEST_F(DmaBufTest, WaitEndsAtTheDeadlineHoweverOftenItIsInterrupted) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    int calls = 0;
+    timespec last{};
+    libc.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
+        ++calls;
+        last = *timeout;
+        std::this_thread::sleep_for(1ms);
+        if (timeout->tv_sec == 0 && timeout->tv_nsec == 0)
+            return 0;
+        errno = EINTR;
+        return -1;
+    };
+    const auto deadline = deadline_in(20ms);
+    auto waited = buffer_of(4096).wait(Access::read, deadline);
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::timed_out);
+    EXPECT_GE(Deadline::clock::now(), deadline);
+    EXPECT_GT(calls, 2);
+    EXPECT_EQ(last.tv_nsec, 0) << "the time that is left shrinks to nothing";
+}
+
+TEST_F(DmaBufTest, WaitOnAClosedFdIsAnErrorAndNoEndlessWait) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    DmaBuf buffer = buffer_of(4096);
+    const int number = buffer.fd();
+    const int spare = dup(number);
+    close(number);
+    auto waited = buffer.wait(Access::read, deadline_in(5s));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::wrong_object);
+    ASSERT_EQ(dup2(spare, number), number);
+    close(spare);
+}
+
+} // namespace
+} // namespace sluice
