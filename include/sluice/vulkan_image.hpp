@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// A VkImage whose memory is a frame.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <vulkan/vulkan_core.h>
+
+#include <sluice/error.hpp>
+#include <sluice/export.hpp>
+#include <sluice/frame.hpp>
+#include <sluice/vulkan_device.hpp>
+
+namespace sluice {
+
+/// What image to make.
+struct VulkanImageInfo {
+    std::uint32_t width = 0;     ///< Pixels.
+    std::uint32_t height = 0;    ///< Rows.
+    std::uint32_t format = 0;    ///< DRM_FORMAT_*; the modifier is LINEAR.
+    VkImageUsageFlags usage = 0; ///< What the GPU will do with it, exactly.
+};
+
+/// What becomes of the pixels when the GPU takes an image over.
+enum class Contents : std::uint8_t {
+    keep,    ///< What others left in the frame stays.
+    discard, ///< The GPU writes all of it anew; cheaper, and right for an image never used.
+};
+
+/// An exported image: the GPU's attachment of a frame, and the owner of its VkImage and memory.
+///
+/// A handle; copies mean the same image. The image goes with its last copy: by then the GPU must be
+/// done with it. Its frame may live on, as may everyone else's hold on the memory.
+///
+/// Threads: any, under Vulkan's own rules for the VkImage.
+class SLUICE_API VulkanImage {
+public:
+    [[nodiscard]] VkImage image() const noexcept;
+    [[nodiscard]] VkFormat format() const noexcept;
+    [[nodiscard]] const Frame& frame() const noexcept;
+
+    /// The barrier that takes the image over from whoever used the frame before
+    /// (VK_QUEUE_FAMILY_FOREIGN_EXT): record it first, with the stages that use the image as its
+    /// destination. It orders nothing in time: that is the fences' part.
+    /// \param layout the layout to use it in; \param access what will be done in it.
+    [[nodiscard]] VkImageMemoryBarrier acquire_barrier(Contents contents, VkImageLayout layout,
+                                                       VkAccessFlags access) const noexcept;
+
+    /// The barrier that gives the image away: record it last, with the stages that used the image
+    /// as its source and VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT as its destination.
+    [[nodiscard]] VkImageMemoryBarrier release_barrier(VkImageLayout layout,
+                                                       VkAccessFlags access) const noexcept;
+
+private:
+    friend class VulkanDevice;
+    struct State;
+    explicit VulkanImage(std::shared_ptr<const State> state) noexcept;
+
+    std::shared_ptr<const State> state_;
+};
+
+/// The VkFormat whose bytes lie as those of \p fourcc (a DRM_FORMAT_*), or VK_FORMAT_UNDEFINED.
+[[nodiscard]] SLUICE_API VkFormat vulkan_format(std::uint32_t fourcc) noexcept;
+
+} // namespace sluice

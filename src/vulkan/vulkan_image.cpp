@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/vulkan_image.hpp>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include <drm_fourcc.h>
+#include <fcntl.h>
+
+#include "core/sys.hpp"
+#include "vulkan/vulkan_device_state.hpp"
+#include "vulkan/vulkan_error.hpp"
+#include <sluice/format.hpp>
+
+namespace sluice {
+
+namespace {
+
+constexpr const char* operation = "VulkanDevice::export_image";
+constexpr std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
+
+/// A VkImage and its memory, destroyed together, image first.
+struct Image {
+    explicit Image(std::shared_ptr<VulkanDevice::State> of) noexcept : device(std::move(of)) {}
+    Image(Image&& other) noexcept
+        : device(std::move(other.device)), image(std::exchange(other.image, VK_NULL_HANDLE)),
+          memory(std::exchange(other.memory, VK_NULL_HANDLE)) {}
+    Image& operator=(Image&&) = delete;
+    ~Image() {
+        if (image != VK_NULL_HANDLE)
+            device->vk.DestroyImage(device->info.device, image, nullptr);
+        if (memory != VK_NULL_HANDLE)
+            device->vk.FreeMemory(device->info.device, memory, nullptr);
+    }
+
+    std::shared_ptr<VulkanDevice::State> device;
+    VkImage image = VK_NULL_HANDLE;
+    VkDeviceMemory memory = VK_NULL_HANDLE;
+};
+
+std::string describe(const VulkanDevice::State& device, const VulkanImageInfo& info) {
+    return std::to_string(info.width) + "x" + std::to_string(info.height) + " " +
+           format_name(info.format) + " LINEAR on " + device.name;
+}
+
+VkResult create_image(const VulkanDevice::State& device, const VulkanImageInfo& info,
+                      VkImage* image) {
+    const VkExternalMemoryImageCreateInfo external{
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO,
+        .pNext = nullptr,
+        .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VkImageDrmFormatModifierListCreateInfoEXT modifiers{
+        .sType = VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT,
+        .pNext = &external,
+        .drmFormatModifierCount = 1,
+        .pDrmFormatModifiers = &linear};
+    const VkImageCreateInfo create{.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
+                                   .pNext = &modifiers,
+                                   .flags = 0,
+                                   .imageType = VK_IMAGE_TYPE_2D,
+                                   .format = vulkan_format(info.format),
+                                   .extent = {info.width, info.height, 1},
+                                   .mipLevels = 1,
+                                   .arrayLayers = 1,
+                                   .samples = VK_SAMPLE_COUNT_1_BIT,
+                                   .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+                                   .usage = info.usage,
+                                   .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
+                                   .queueFamilyIndexCount = 0,
+                                   .pQueueFamilyIndices = nullptr,
+                                   .initialLayout = VK_IMAGE_LAYOUT_UNDEFINED};
+    return device.vk.CreateImage(device.info.device, &create, nullptr, image);
+}
+
+/// The memory type to take: near the GPU if the image may lie there, else the first that may.
+std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
+    VkPhysicalDeviceMemoryProperties memory{};
+    device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
+    std::uint32_t first = memory.memoryTypeCount;
+    for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
+        if ((allowed & (1U << type)) == 0)
+            continue;
+        if ((memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0)
+            return type;
+        first = std::min(first, type);
+    }
+    return first;
+}
+
+VkResult allocate_and_bind(Image& image, bool dedicated) {
+    const auto& vk = image.device->vk;
+    const auto& info = image.device->info;
+    VkMemoryDedicatedRequirements wants{};
+    wants.sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_REQUIREMENTS;
+    VkMemoryRequirements2 needs{};
+    needs.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2;
+    needs.pNext = &wants;
+    const VkImageMemoryRequirementsInfo2 of{.sType =
+                                                VK_STRUCTURE_TYPE_IMAGE_MEMORY_REQUIREMENTS_INFO_2,
+                                            .pNext = nullptr,
+                                            .image = image.image};
+    vk.GetImageMemoryRequirements2(info.device, &of, &needs);
+    dedicated = dedicated || wants.requiresDedicatedAllocation == VK_TRUE ||
+                wants.prefersDedicatedAllocation == VK_TRUE;
+
+    const VkMemoryDedicatedAllocateInfo alone{.sType =
+                                                  VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
+                                              .pNext = nullptr,
+                                              .image = image.image,
+                                              .buffer = VK_NULL_HANDLE};
+    const VkExportMemoryAllocateInfo exported{
+        .sType = VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO,
+        .pNext = dedicated ? &alone : nullptr,
+        .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VkMemoryAllocateInfo allocate{
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = &exported,
+        .allocationSize = needs.memoryRequirements.size,
+        .memoryTypeIndex = memory_type(*image.device, needs.memoryRequirements.memoryTypeBits)};
+    const VkResult result = vk.AllocateMemory(info.device, &allocate, nullptr, &image.memory);
+    if (result != VK_SUCCESS)
+        return result;
+    return vk.BindImageMemory(info.device, image.image, image.memory, 0);
+}
+
+Result<DmaBuf> export_memory(const Image& image, std::string object) {
+    const VkMemoryGetFdInfoKHR get{.sType = VK_STRUCTURE_TYPE_MEMORY_GET_FD_INFO_KHR,
+                                   .pNext = nullptr,
+                                   .memory = image.memory,
+                                   .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    int raw = -1;
+    const VkResult result = image.device->vk.GetMemoryFdKHR(image.device->info.device, &get, &raw);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(
+            failed_vk(result, operation, std::move(object), "vkGetMemoryFdKHR gave no dma-buf",
+                      "Close fds that are no longer used, or use another device"));
+    UniqueFd fd(std::move(raw));
+    // Drivers do not all ask for CLOEXEC (lavapipe does not). One that gave no fd at all is left to
+    // from_fd, which says so.
+    if (fd)
+        (void)fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+    return DmaBuf::from_fd(std::move(fd));
+}
+
+VkImageMemoryBarrier barrier(VkImage image) noexcept {
+    return VkImageMemoryBarrier{.sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
+                                .pNext = nullptr,
+                                .srcAccessMask = 0,
+                                .dstAccessMask = 0,
+                                .oldLayout = VK_IMAGE_LAYOUT_GENERAL,
+                                .newLayout = VK_IMAGE_LAYOUT_GENERAL,
+                                .srcQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+                                .dstQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+                                .image = image,
+                                .subresourceRange = {.aspectMask = VK_IMAGE_ASPECT_COLOR_BIT,
+                                                     .baseMipLevel = 0,
+                                                     .levelCount = 1,
+                                                     .baseArrayLayer = 0,
+                                                     .layerCount = 1}};
+}
+
+} // namespace
+
+VkFormat vulkan_format(std::uint32_t fourcc) noexcept {
+    // DRM names a little-endian word from its high bits down, Vulkan the bytes from the first up.
+    switch (fourcc) {
+    case DRM_FORMAT_XRGB8888:
+    case DRM_FORMAT_ARGB8888:
+        return VK_FORMAT_B8G8R8A8_UNORM;
+    case DRM_FORMAT_XBGR8888:
+    case DRM_FORMAT_ABGR8888:
+        return VK_FORMAT_R8G8B8A8_UNORM;
+    default:
+        return VK_FORMAT_UNDEFINED;
+    }
+}
+
+std::string why_not_exportable(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
+                               VkPhysicalDevice device, std::uint32_t format,
+                               VkImageUsageFlags usage, std::uint32_t width, std::uint32_t height,
+                               bool& dedicated) {
+    const VkPhysicalDeviceExternalImageFormatInfo external{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
+        .pNext = nullptr,
+        .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VkPhysicalDeviceImageDrmFormatModifierInfoEXT modifier{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
+        .pNext = &external,
+        .drmFormatModifier = linear,
+        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
+        .queueFamilyIndexCount = 0,
+        .pQueueFamilyIndices = nullptr};
+    const VkPhysicalDeviceImageFormatInfo2 asked{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
+        .pNext = &modifier,
+        .format = vulkan_format(format),
+        .type = VK_IMAGE_TYPE_2D,
+        .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+        .usage = usage,
+        .flags = 0};
+    VkExternalImageFormatProperties can{};
+    can.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES;
+    VkImageFormatProperties2 answer{};
+    answer.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2;
+    answer.pNext = &can;
+    const VkResult result = get_properties(device, &asked, &answer);
+    if (result != VK_SUCCESS)
+        return "the driver has no such LINEAR image for this usage: " + vk_result_text(result);
+    const VkExternalMemoryFeatureFlags features =
+        can.externalMemoryProperties.externalMemoryFeatures;
+    if ((features & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) == 0)
+        return "the driver does not export it as a dma-buf";
+    const VkExtent3D most = answer.imageFormatProperties.maxExtent;
+    if (width > most.width || height > most.height)
+        return "the driver's limit is " + std::to_string(most.width) + "x" +
+               std::to_string(most.height);
+    dedicated = (features & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0;
+    return {};
+}
+
+struct VulkanImage::State {
+    Image image;
+    VkFormat format;
+    Frame frame;
+};
+
+VulkanImage::VulkanImage(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
+
+VkImage VulkanImage::image() const noexcept {
+    return state_->image.image;
+}
+
+VkFormat VulkanImage::format() const noexcept {
+    return state_->format;
+}
+
+const Frame& VulkanImage::frame() const noexcept {
+    return state_->frame;
+}
+
+VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayout layout,
+                                                  VkAccessFlags access) const noexcept {
+    VkImageMemoryBarrier acquire = barrier(image());
+    acquire.dstAccessMask = access;
+    acquire.newLayout = layout;
+    if (contents == Contents::discard) {
+        // "Queue Family Ownership Transfer": one whose contents are not needed is to be left out.
+        acquire.oldLayout = VK_IMAGE_LAYOUT_UNDEFINED;
+    } else {
+        acquire.srcQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+        acquire.dstQueueFamilyIndex = state_->image.device->info.queue_family;
+    }
+    return acquire;
+}
+
+VkImageMemoryBarrier VulkanImage::release_barrier(VkImageLayout layout,
+                                                  VkAccessFlags access) const noexcept {
+    VkImageMemoryBarrier release = barrier(image());
+    release.srcAccessMask = access;
+    release.oldLayout = layout;
+    release.srcQueueFamilyIndex = state_->image.device->info.queue_family;
+    release.dstQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+    return release;
+}
+
+Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) const noexcept {
+    const State& device = *state_;
+    const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
+        return tl::unexpected(Error{.code = code,
+                                    .operation = operation,
+                                    .object = describe(device, info),
+                                    .problem = std::move(problem),
+                                    .remedy = std::move(remedy)});
+    };
+    if (vulkan_format(info.format) == VK_FORMAT_UNDEFINED)
+        return refuse(Errc::unsupported, "is not a format it knows",
+                      "Use XR24, AR24, XB24 or AB24");
+    if (info.width == 0 || info.height == 0 || info.usage == 0)
+        return refuse(Errc::invalid_argument, "it has no pixels, or no usage",
+                      "Give a width, a height and what the GPU will do with the image");
+    bool dedicated = false;
+    if (auto problem = why_not_exportable(device.vk.GetPhysicalDeviceImageFormatProperties2,
+                                          device.info.physical_device, info.format, info.usage,
+                                          info.width, info.height, dedicated);
+        !problem.empty())
+        return refuse(Errc::unsupported, std::move(problem),
+                      "Ask for another format, usage or size, or use another device (lavapipe "
+                      "exports only where /dev/udmabuf opens)");
+
+    Image image(state_);
+    VkResult result = create_image(device, info, &image.image);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(failed_vk(result, operation, describe(device, info),
+                                        "vkCreateImage failed", "Ask for a smaller image"));
+    result = allocate_and_bind(image, dedicated);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(failed_vk(result, operation, describe(device, info),
+                                        "no memory for it was to be had",
+                                        "Free images that are no longer used"));
+    auto buffer = export_memory(image, describe(device, info));
+    if (!buffer)
+        return tl::unexpected(std::move(buffer.error()));
+
+    const VkImageSubresource plane{
+        .aspectMask = VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT, .mipLevel = 0, .arrayLayer = 0};
+    VkSubresourceLayout where{};
+    device.vk.GetImageSubresourceLayout(device.info.device, image.image, &plane, &where);
+    if (where.offset > UINT32_MAX || where.rowPitch > UINT32_MAX)
+        return refuse(Errc::unsupported,
+                      "the driver lays it out at offset " + std::to_string(where.offset) +
+                          " with a stride of " + std::to_string(where.rowPitch) +
+                          " bytes, above 32 bits",
+                      "Ask for a smaller image");
+    auto frame = Frame::create({.width = info.width,
+                                .height = info.height,
+                                .format = info.format,
+                                .modifier = linear,
+                                .plane = {.offset = static_cast<std::uint32_t>(where.offset),
+                                          .stride = static_cast<std::uint32_t>(where.rowPitch)}},
+                               std::move(*buffer));
+    if (!frame)
+        return tl::unexpected(std::move(frame.error()));
+    const VkFormat format = vulkan_format(info.format);
+    return VulkanImage(std::make_shared<const VulkanImage::State>(
+        VulkanImage::State{std::move(image), format, std::move(*frame)}));
+}
+
+} // namespace sluice
