@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// A screen: frames are committed to it, with a fence before and fences after.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include <sluice/dma_buf.hpp>
+#include <sluice/error.hpp>
+#include <sluice/export.hpp>
+#include <sluice/kms_device.hpp>
+#include <sluice/sync_file.hpp>
+
+namespace sluice {
+
+/// One frame for the screen. Everything is borrowed for the call.
+struct KmsCommit {
+    /// What to show; as large as the output. Required.
+    const KmsFramebuffer* framebuffer = nullptr;
+    /// The fence that the card waits for before it shows the frame (IN_FENCE_FD). It replaces the
+    /// buffer's own fences. Default: none, and a driver that knows implicit sync waits for those.
+    const SyncFile* in_fence = nullptr;
+    /// Where to write what the screen then shows; as large as the output. Its fences are not waited
+    /// for: it must be idle. Default: no capture.
+    const KmsFramebuffer* writeback = nullptr;
+};
+
+/// What a commit leaves behind.
+struct KmsFlip {
+    /// Signals once the frame is on the screen and the one before it has left (OUT_FENCE_PTR): the
+    /// GPU may then write into that one.
+    SyncFile out_fence;
+    /// Signals once the capture is written; there where one was asked for
+    /// (WRITEBACK_OUT_FENCE_PTR). It comes after the out-fence.
+    std::optional<SyncFile> writeback_fence;
+};
+
+/// A connector, the CRTC that drives it, and that CRTC's primary plane.
+///
+/// The framebuffers on the screen, and those of a flip that is still to come, are kept alive here:
+/// destroying the output takes its frame off the screen.
+///
+/// Threads: one object belongs to one thread at a time.
+class SLUICE_API KmsOutput {
+public:
+    [[nodiscard]] std::uint32_t width() const noexcept;       ///< Pixels of the mode.
+    [[nodiscard]] std::uint32_t height() const noexcept;      ///< Rows of the mode.
+    [[nodiscard]] std::uint32_t refresh_mhz() const noexcept; ///< Millihertz, 0 if unknown.
+    /// "Virtual-1 on CRTC 38, plane 31".
+    [[nodiscard]] std::string name() const noexcept;
+    /// The formats that the plane shows (DRM_FORMAT_*), LINEAR ones where the plane says modifiers.
+    [[nodiscard]] std::span<const std::uint32_t> formats() const noexcept;
+    /// The formats that the writeback connector captures into; empty where there is none.
+    [[nodiscard]] std::span<const std::uint32_t> writeback_formats() const noexcept;
+
+    /// Asks the card whether it would take \p commit; nothing changes (TEST_ONLY).
+    /// \returns as `commit` does.
+    [[nodiscard]] Result<void> test(const KmsCommit& commit) const noexcept;
+
+    /// Hands a frame to the card and returns at once (NONBLOCK). The first commit also sets the
+    /// mode and the routing.
+    /// \returns the fences, or, with nothing changed on the screen,
+    ///   - `invalid_argument`: no framebuffer, or one of another size than the output;
+    ///   - `unsupported`: a format that the plane or the writeback connector does not take (the
+    ///     message lists what it takes), no writeback connector, or a driver that takes no fences;
+    ///   - `not_master`: another process holds the display;
+    ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence;
+    ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.
+    [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit) noexcept;
+
+    /// The buffer that the kernel says is on the screen now, by its own reckoning: plane to
+    /// framebuffer to memory. For checks and tools; a frame's way to the screen does not need it.
+    /// \returns the buffer, or `failed`: nothing is shown, or the kernel does not tell.
+    [[nodiscard]] Result<DmaBuf> on_screen() const noexcept;
+
+    KmsOutput(KmsOutput&&) noexcept;
+    KmsOutput& operator=(KmsOutput&&) noexcept;
+    ~KmsOutput();
+
+    struct State; ///< Not part of the API.
+
+private:
+    friend class KmsDevice;
+    explicit KmsOutput(std::unique_ptr<State> state) noexcept;
+
+    std::unique_ptr<State> state_;
+};
+
+} // namespace sluice
