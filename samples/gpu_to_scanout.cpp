@@ -38,7 +38,7 @@ using sluice::deadline_in;
 
 constexpr std::uint32_t format = DRM_FORMAT_XRGB8888;
 constexpr std::uint32_t bytes_per_pixel = 4;
-constexpr auto patience = 10s; // for one frame; a slow emulator needs most of a second
+constexpr auto patience = 5s; // for one frame; a slow emulator needs most of a second
 
 constexpr std::uint32_t vertex_spirv[] = {
 #include "picture.vert.inc"

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cerrno>
+#include <set>
 
 #include <drm_fourcc.h>
 
@@ -32,16 +33,36 @@ Error import_refused(int error, const Frame& frame, const KmsDevice::State& devi
     return failure;
 }
 
+/// The formats that some plane of the card shows.
+std::set<std::uint32_t> shown_formats(int fd) {
+    std::set<std::uint32_t> formats;
+    const DrmPlaneResources planes(drmModeGetPlaneResources(fd));
+    for (std::uint32_t i = 0; planes && i < planes->count_planes; ++i)
+        if (const DrmPlane plane{drmModeGetPlane(fd, planes->planes[i])})
+            formats.insert(plane->formats, plane->formats + plane->count_formats);
+    return formats;
+}
+
 Error add_refused(int error, const Frame& frame, const KmsDevice::State& device) {
-    Error failure = sys::failed_call(
-        error, operation, describe(frame, device),
-        "the card makes no framebuffer of it (DRM_IOCTL_MODE_ADDFB2)",
-        "Use a format that KmsOutput::formats() lists, and a stride aligned to 256 bytes");
-    if (const DrmResources limits{drmModeGetResources(device.fd.get())})
+    Error failure =
+        sys::failed_call(error, operation, describe(frame, device),
+                         "the card makes no framebuffer of it (DRM_IOCTL_MODE_ADDFB2)",
+                         "Keep to the card's limits, and align the stride to 256 bytes");
+    const int fd = device.fd.get();
+    const auto formats = shown_formats(fd);
+    if (!formats.empty() && !formats.contains(frame.layout().format)) {
+        std::string names;
+        for (const std::uint32_t each : formats)
+            names += (names.empty() ? "" : ", ") + format_name(each);
+        failure.code = Errc::unsupported;
+        failure.problem += "; its planes take " + names;
+        failure.remedy = "Allocate the frame in one of these formats";
+    } else if (const DrmResources limits{drmModeGetResources(fd)}) {
         failure.problem += "; its limits are " + std::to_string(limits->min_width) + "x" +
                            std::to_string(limits->min_height) + " to " +
                            std::to_string(limits->max_width) + "x" +
                            std::to_string(limits->max_height) + " pixels";
+    }
     return failure;
 }
 
