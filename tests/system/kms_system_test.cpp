@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT
+// A real screen that captures itself: vkms.
+#include <thread>
+
+#include <drm_fourcc.h>
+#include <fcntl.h>
+
+#include <sluice/cpu_access.hpp>
+#include <sluice/kms_device.hpp>
+#include <sluice/kms_output.hpp>
+
+#include "support/open_fds.hpp"
+#include "support/requires.hpp"
+#include "support/sw_sync.hpp"
+#include "support/vkms.hpp"
+
+namespace sluice {
+namespace {
+
+using namespace std::chrono_literals;
+using test::differing_pixels;
+using test::make_frame;
+using test::paint;
+using test::SwSync;
+
+constexpr std::uint32_t width = 640;
+constexpr std::uint32_t height = 480;
+constexpr auto patience = 10s;
+
+class KmsSystemTest : public test::FdTest {
+protected:
+    void SetUp() override {
+        FdTest::SetUp();
+        path = test::card_of("vkms");
+        SLUICE_REQUIRES(!path.empty(), "no vkms card");
+        SLUICE_REQUIRES(test::has_udmabuf(), "/dev/udmabuf does not open");
+    }
+
+    KmsDevice card() const {
+        auto opened = KmsDevice::open(path);
+        EXPECT_TRUE(opened) << opened.error().message();
+        return *opened;
+    }
+
+    std::string path;
+};
+
+/// A card with a small mode and a capture, ready to show.
+struct Screen {
+    explicit Screen(const KmsDevice& of)
+        : card(of), output(std::move(
+                        *card.find_output({.width = width, .height = height, .writeback = true}))),
+          capture(make_frame(width, height)), capture_framebuffer(*card.attach(capture)) {}
+
+    /// Shows and captures; the caller waits.
+    Result<KmsFlip> commit(const KmsFramebuffer& framebuffer, const SyncFile* in_fence = nullptr) {
+        return output.commit(
+            {.framebuffer = &framebuffer, .in_fence = in_fence, .writeback = &capture_framebuffer});
+    }
+
+    /// Shows, captures, and waits for both.
+    void show(const KmsFramebuffer& framebuffer, const SyncFile* in_fence = nullptr) {
+        auto flip = commit(framebuffer, in_fence);
+        ASSERT_TRUE(flip) << flip.error().message();
+        auto shown = flip->out_fence.wait(deadline_in(patience));
+        ASSERT_TRUE(shown) << shown.error().message();
+        auto captured = flip->writeback_fence->wait(deadline_in(patience));
+        ASSERT_TRUE(captured) << captured.error().message();
+    }
+
+    KmsDevice card;
+    KmsOutput output;
+    Frame capture;
+    KmsFramebuffer capture_framebuffer;
+};
+
+TEST_F(KmsSystemTest, FindsAnOutputByWhatItCan) {
+    const KmsDevice device = card();
+    EXPECT_EQ(device.driver(), "vkms");
+    auto output = device.find_output({.writeback = true});
+    ASSERT_TRUE(output) << output.error().message();
+    EXPECT_GT(output->width(), 0U);
+    EXPECT_NE(output->name().find("Writeback"), std::string::npos) << output->name();
+    EXPECT_NE(std::ranges::find(output->formats(), DRM_FORMAT_XRGB8888), output->formats().end());
+    EXPECT_NE(std::ranges::find(output->writeback_formats(), DRM_FORMAT_XRGB8888),
+              output->writeback_formats().end());
+    auto small = device.find_output({.width = width, .height = height});
+    ASSERT_TRUE(small) << small.error().message();
+    EXPECT_EQ(small->width(), width);
+    EXPECT_NEAR(small->refresh_mhz(), 60000, 1000);
+    EXPECT_TRUE(small->writeback_formats().empty());
+}
+
+TEST_F(KmsSystemTest, SaysWhatIsMissing) {
+    auto none = card().find_output({.width = 641, .height = 479});
+    ASSERT_FALSE(none);
+    EXPECT_EQ(none.error().code, Errc::unsupported);
+    EXPECT_NE(none.error().message().find("has no mode of 641x479"), std::string::npos)
+        << none.error().message();
+    const std::string virtio = test::card_of("virtio_gpu");
+    SLUICE_REQUIRES(!virtio.empty(), "no virtio_gpu card");
+    auto other = KmsDevice::open(virtio);
+    ASSERT_TRUE(other) << other.error().message();
+    auto no_writeback = other->find_output({.writeback = true});
+    ASSERT_FALSE(no_writeback);
+    EXPECT_NE(no_writeback.error().message().find("writeback"), std::string::npos)
+        << no_writeback.error().message();
+}
+
+TEST_F(KmsSystemTest, WhatIsShownIsCapturedByteForByte) {
+    Screen screen(card());
+    const Frame frame = make_frame(width, height);
+    paint(frame, 1);
+    auto framebuffer = screen.card.attach(frame);
+    ASSERT_TRUE(framebuffer) << framebuffer.error().message();
+    EXPECT_GT(differing_pixels(frame, screen.capture), 0U);
+    screen.show(*framebuffer);
+    EXPECT_EQ(differing_pixels(frame, screen.capture), 0U);
+}
+
+TEST_F(KmsSystemTest, OneChangedByteIsFound) {
+    Screen screen(card());
+    const Frame frame = make_frame(width, height);
+    paint(frame, 1);
+    screen.show(*screen.card.attach(frame));
+    auto map = CpuMap::map(frame.buffer(), Access::read_write);
+    auto access = CpuAccess::begin(*map, Access::read_write, deadline_in(patience));
+    access->bytes()[frame.buffer().size() / 2] ^= std::byte{1};
+    ASSERT_TRUE(access->end());
+    EXPECT_EQ(differing_pixels(frame, screen.capture), 1U);
+}
+
+TEST_F(KmsSystemTest, TheMemoryOnTheScreenIsTheFramesOwn) {
+    Screen screen(card());
+    const Frame first = make_frame(width, height);
+    const Frame second = make_frame(width, height);
+    for (const Frame& frame : {first, second, first}) {
+        screen.show(*screen.card.attach(frame));
+        auto shown = screen.output.on_screen();
+        ASSERT_TRUE(shown) << shown.error().message();
+        EXPECT_TRUE(same_buffer(*shown, frame.buffer()));
+    }
+}
+
+// Shows a frame whose picture is written only after the commit, just before its fence signals: what
+// the screen shows tells whether the card waited. The buffer itself carries no fence.
+void show_behind_a_pending_fence(Screen& screen, const Frame& frame, const SyncFile* in_fence,
+                                 const SwSync& timeline, Deadline::duration hold) {
+    auto framebuffer = screen.card.attach(frame);
+    ASSERT_TRUE(framebuffer);
+    const auto start = Deadline::clock::now();
+    auto flip = screen.commit(*framebuffer, in_fence);
+    ASSERT_TRUE(flip) << flip.error().message();
+    EXPECT_LT(Deadline::clock::now() - start, hold) << "the commit blocked";
+    std::this_thread::sleep_for(hold);
+    if (in_fence != nullptr) {
+        EXPECT_EQ(flip->out_fence.status()->state, FenceState::pending) << "flipped too early";
+    }
+    paint(frame, 2);
+    timeline.advance(1);
+    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
+}
+
+TEST_F(KmsSystemTest, APendingInFenceHoldsTheFlip) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    Screen screen(card());
+    screen.show(*screen.card.attach(make_frame(width, height))); // the modeset
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    const Frame frame = make_frame(width, height);
+    paint(frame, 1);
+    show_behind_a_pending_fence(screen, frame, &fence, timeline, 500ms);
+    EXPECT_EQ(differing_pixels(frame, screen.capture), 0U)
+        << "the screen shows what was there before";
+}
+
+TEST_F(KmsSystemTest, WithoutTheInFenceTheCaptureShowsIt) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    Screen screen(card());
+    screen.show(*screen.card.attach(make_frame(width, height)));
+    SwSync timeline;
+    const Frame frame = make_frame(width, height);
+    paint(frame, 1);
+    show_behind_a_pending_fence(screen, frame, nullptr, timeline, 500ms);
+    EXPECT_GT(differing_pixels(frame, screen.capture), 0U)
+        << "the test above would pass without a fence";
+}
+
+TEST_F(KmsSystemTest, ABuffersOwnFenceHoldsTheFlipToo) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    Screen screen(card());
+    SwSync timeline;
+    const Frame frame = make_frame(width, height);
+    ASSERT_TRUE(frame.buffer().import_fence(timeline.fence(1), Access::write));
+    auto flip = screen.commit(*screen.card.attach(frame));
+    ASSERT_TRUE(flip) << flip.error().message();
+    EXPECT_EQ(flip->out_fence.wait(deadline_in(200ms)).error().code, Errc::timed_out);
+    timeline.advance(1);
+    EXPECT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    EXPECT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
+}
+
+TEST_F(KmsSystemTest, ACommitBeforeTheLastOneFlippedIsBusyAndWorksLater) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    Screen screen(card());
+    auto framebuffer = screen.card.attach(make_frame(width, height));
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    auto held = screen.output.commit({.framebuffer = &*framebuffer, .in_fence = &fence});
+    ASSERT_TRUE(held) << held.error().message();
+    auto busy = screen.output.commit({.framebuffer = &*framebuffer});
+    ASSERT_FALSE(busy);
+    EXPECT_EQ(busy.error().code, Errc::busy) << busy.error().message();
+    EXPECT_NE(busy.error().remedy.find("out-fence"), std::string::npos);
+    timeline.advance(1);
+    ASSERT_TRUE(held->out_fence.wait(deadline_in(patience)));
+    auto later = screen.output.commit({.framebuffer = &*framebuffer});
+    ASSERT_TRUE(later) << later.error().message();
+    EXPECT_TRUE(later->out_fence.wait(deadline_in(patience)));
+}
+
+TEST_F(KmsSystemTest, RefusesWhatDoesNotFitBeforeTheCardIsAsked) {
+    Screen screen(card());
+    auto small = screen.card.attach(make_frame(320, 240));
+    ASSERT_TRUE(small) << small.error().message();
+    auto refused = screen.output.commit({.framebuffer = &*small});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::invalid_argument);
+    EXPECT_NE(refused.error().message().find("is 640x480, the frame is 320x240"), std::string::npos)
+        << refused.error().message();
+    auto nothing = screen.output.commit({});
+    ASSERT_FALSE(nothing);
+    EXPECT_EQ(nothing.error().code, Errc::invalid_argument);
+
+    auto good = screen.card.attach(make_frame(width, height));
+    auto no_writeback = screen.card.find_output({.width = width, .height = height});
+    auto captured = no_writeback->commit({.framebuffer = &*good, .writeback = &*good});
+    ASSERT_FALSE(captured);
+    EXPECT_EQ(captured.error().code, Errc::unsupported) << captured.error().message();
+}
+
+TEST_F(KmsSystemTest, AFormatThatNoPlaneTakesIsRefusedWithTheOnesThatAre) {
+    const KmsDevice device = card();
+    auto refused = device.attach(make_frame(width, height, DRM_FORMAT_XBGR8888));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::unsupported);
+    EXPECT_NE(refused.error().message().find("XR24"), std::string::npos)
+        << refused.error().message();
+}
+
+TEST_F(KmsSystemTest, WithoutMasterTheScreenIsSomebodyElses) {
+    const KmsDevice master = card();
+    ASSERT_TRUE(master.is_master());
+    Screen screen(card()); // a second open file of the same card
+    EXPECT_FALSE(screen.card.is_master());
+    auto framebuffer = screen.card.attach(make_frame(width, height));
+    ASSERT_TRUE(framebuffer) << framebuffer.error().message();
+    for (const bool test_only : {true, false}) {
+        const Error error = test_only
+                                ? screen.output.test({.framebuffer = &*framebuffer}).error()
+                                : screen.output.commit({.framebuffer = &*framebuffer}).error();
+        EXPECT_EQ(error.code, Errc::not_master) << error.message();
+        EXPECT_EQ(error.sys_errno, EACCES);
+        EXPECT_NE(error.remedy.find("lease"), std::string::npos);
+    }
+}
+
+TEST_F(KmsSystemTest, ACardThatImportsNoForeignBuffersSaysTheWayOut) {
+    const std::string virtio = test::card_of("virtio_gpu");
+    SLUICE_REQUIRES(!virtio.empty(), "no virtio_gpu card");
+    auto device = KmsDevice::open(virtio);
+    ASSERT_TRUE(device) << device.error().message();
+    auto refused = device->attach(make_frame(width, height));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::unsupported);
+    EXPECT_NE(refused.error().remedy.find("Allocate the buffer on that card"), std::string::npos);
+}
+
+TEST_F(KmsSystemTest, ACardWithoutADisplayIsRefused) {
+    const std::string vgem = test::card_of("vgem");
+    SLUICE_REQUIRES(!vgem.empty(), "no vgem card");
+    auto refused = KmsDevice::open(vgem);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::unsupported) << refused.error().message();
+}
+
+TEST_F(KmsSystemTest, WrappingLeavesTheCallersFdAlone) {
+    const UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    { auto device = KmsDevice::wrap(fd.get()); }
+    EXPECT_GE(fcntl(fd.get(), F_GETFD), 0);
+}
+
+TEST_F(KmsSystemTest, AFrameOnTheScreenLivesAsLongAsItIsShown) {
+    Screen screen(card());
+    std::uint64_t inode = 0;
+    {
+        const Frame frame = make_frame(width, height);
+        inode = frame.buffer().inode();
+        screen.show(*screen.card.attach(frame));
+    } // nobody but the screen holds it now
+    auto shown = screen.output.on_screen();
+    ASSERT_TRUE(shown) << shown.error().message();
+    EXPECT_EQ(shown->inode(), inode);
+}
+
+TEST_F(KmsSystemTest, FlippingOpensNothingThatStaysOpen) {
+    Screen screen(card());
+    std::vector<KmsFramebuffer> framebuffers;
+    for (int i = 0; i < 3; ++i)
+        framebuffers.push_back(*screen.card.attach(make_frame(width, height)));
+    std::size_t open = 0;
+    for (unsigned i = 0; i < 30; ++i) {
+        auto flip = screen.output.commit({.framebuffer = &framebuffers[i % 3]});
+        ASSERT_TRUE(flip) << flip.error().message();
+        ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+        if (i == 3)
+            open = test::open_fds().size();
+    }
+    EXPECT_LE(test::open_fds().size(), open);
+}
+
+} // namespace
+} // namespace sluice

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+// Exported images on a real driver, under the validation layer.
+#include <atomic>
+#include <thread>
+
+#include <drm_fourcc.h>
+
+#include <sluice/cpu_access.hpp>
+#include <sluice/vulkan_context.hpp>
+#include <sluice/vulkan_image.hpp>
+
+#include "support/open_fds.hpp"
+#include "support/requires.hpp"
+#include "support/sw_sync.hpp"
+#include "support/vulkan_under_validation.hpp"
+
+namespace sluice {
+namespace {
+
+using namespace std::chrono_literals;
+using test::SwSync;
+
+constexpr auto patience = 10s;
+constexpr VkImageUsageFlags usage =
+    VK_IMAGE_USAGE_TRANSFER_DST_BIT | VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT;
+
+class VulkanSystemTest : public ::testing::Test {
+protected:
+    void SetUp() override {
+        SLUICE_REQUIRES(test::Validation::available(),
+                        "VK_LAYER_KHRONOS_validation is not installed");
+        auto created = validation.create_context();
+        SLUICE_REQUIRES(created, created.error().message());
+        context.emplace(std::move(*created));
+        const VkCommandPoolCreateInfo pool_info{.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                                .flags =
+                                                    VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                                .queueFamilyIndex = gpu().info().queue_family};
+        ASSERT_EQ(vkCreateCommandPool(device(), &pool_info, nullptr, &pool), VK_SUCCESS);
+        const VkCommandBufferAllocateInfo allocate{
+            .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+            .commandPool = pool,
+            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+            .commandBufferCount = 1};
+        ASSERT_EQ(vkAllocateCommandBuffers(device(), &allocate, &commands), VK_SUCCESS);
+    }
+
+    void TearDown() override {
+        if (context) {
+            vkDestroyCommandPool(device(), pool, nullptr);
+            validation.stop();
+        }
+        for (const std::string& each : validation.messages())
+            ADD_FAILURE() << each;
+    }
+
+    const VulkanDevice& gpu() const { return context->device(); }
+    VkDevice device() const { return gpu().info().device; }
+
+    VulkanImage image(std::uint32_t width, std::uint32_t height,
+                      std::uint32_t format = DRM_FORMAT_XRGB8888) const {
+        auto made = gpu().export_image(
+            {.width = width, .height = height, .format = format, .usage = usage});
+        EXPECT_TRUE(made) << made.error().message();
+        return *made;
+    }
+
+    /// Records: take the image over, fill it with one colour, give it away.
+    void record_clear(const VulkanImage& target, VkClearColorValue colour) const {
+        const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                             .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+        ASSERT_EQ(vkBeginCommandBuffer(commands, &begin), VK_SUCCESS);
+        constexpr auto layout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+        constexpr auto access = VK_ACCESS_TRANSFER_WRITE_BIT;
+        constexpr auto stage = VK_PIPELINE_STAGE_TRANSFER_BIT;
+        const auto acquire = target.acquire_barrier(Contents::discard, layout, access);
+        vkCmdPipelineBarrier(commands, stage, stage, 0, 0, nullptr, 0, nullptr, 1, &acquire);
+        const VkImageSubresourceRange all{VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1};
+        vkCmdClearColorImage(commands, target.image(), layout, &colour, 1, &all);
+        const auto release = target.release_barrier(layout, access);
+        vkCmdPipelineBarrier(commands, stage, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, nullptr,
+                             0, nullptr, 1, &release);
+        ASSERT_EQ(vkEndCommandBuffer(commands), VK_SUCCESS);
+    }
+
+    Result<SyncFile> submit(std::span<const SyncFile> wait = {}) const {
+        return gpu().submit({.command_buffers = {&commands, 1}, .wait_fences = wait});
+    }
+
+    /// Submits and waits, in a way that the validation layer sees too: it knows of no SYNC_FD.
+    void submit_and_finish() const {
+        auto done = submit();
+        ASSERT_TRUE(done) << done.error().message();
+        auto waited = done->wait(deadline_in(patience));
+        ASSERT_TRUE(waited) << waited.error().message();
+        ASSERT_EQ(vkDeviceWaitIdle(device()), VK_SUCCESS);
+    }
+
+    test::Validation validation;
+    std::optional<VulkanContext> context;
+    VkCommandPool pool = VK_NULL_HANDLE;
+    VkCommandBuffer commands = VK_NULL_HANDLE;
+};
+
+constexpr VkClearColorValue orange{.float32 = {1.0F, 0.5F, 0.0F, 1.0F}};
+constexpr std::uint32_t orange_xr24 = 0xffff8000; // 0.5 is 127.5: either neighbour is right
+
+/// How many pixels of the frame are not \p colour, give or take one step a channel.
+std::uint64_t other_pixels(const Frame& frame, std::uint32_t colour) {
+    auto map = CpuMap::map(frame.buffer(), Access::read);
+    auto access = CpuAccess::begin(*map, Access::read, deadline_in(patience));
+    EXPECT_TRUE(access) << access.error().message();
+    std::uint64_t others = 0;
+    const FrameLayout& layout = frame.layout();
+    for (std::uint32_t y = 0; y < layout.height; ++y)
+        for (std::uint32_t x = 0; x < layout.width; ++x) {
+            const std::byte* pixel = access->bytes().data() + layout.plane.offset +
+                                     std::size_t{y} * layout.plane.stride + std::size_t{x} * 4;
+            for (unsigned channel = 0; channel < 4; ++channel) {
+                const int want = static_cast<int>(colour >> (8 * channel) & 0xff);
+                const int got = std::to_integer<int>(pixel[channel]);
+                if (std::abs(want - got) > 1) {
+                    ++others;
+                    break;
+                }
+            }
+        }
+    return others;
+}
+
+TEST_F(VulkanSystemTest, TheCpuSeesWhatTheGpuWrote) {
+    for (const auto& [width, height] :
+         {std::pair(64U, 64U), std::pair(33U, 7U), std::pair(1U, 1U)}) {
+        const VulkanImage target = image(width, height);
+        EXPECT_GE(target.frame().layout().plane.stride, width * 4);
+        EXPECT_EQ(other_pixels(target.frame(), orange_xr24), std::uint64_t{width} * height);
+        record_clear(target, orange);
+        auto done = submit();
+        ASSERT_TRUE(done) << done.error().message();
+        ASSERT_TRUE(target.frame().buffer().import_fence(*done, Access::write));
+        EXPECT_EQ(other_pixels(target.frame(), orange_xr24), 0U);
+        ASSERT_TRUE(done->wait(deadline_in(patience)));
+        vkDeviceWaitIdle(device());
+    }
+}
+
+TEST_F(VulkanSystemTest, EveryFormatThatItKnowsLiesAsTheTableSays) {
+    for (const auto& [format, word] :
+         {std::pair(DRM_FORMAT_XRGB8888, 0xffff0000U), std::pair(DRM_FORMAT_ARGB8888, 0xffff0000U),
+          std::pair(DRM_FORMAT_XBGR8888, 0xff0000ffU),
+          std::pair(DRM_FORMAT_ABGR8888, 0xff0000ffU)}) {
+        const VulkanImage target = image(16, 16, static_cast<std::uint32_t>(format));
+        record_clear(target, {.float32 = {1.0F, 0.0F, 0.0F, 1.0F}});
+        submit_and_finish();
+        EXPECT_EQ(other_pixels(target.frame(), word), 0U);
+    }
+}
+
+TEST_F(VulkanSystemTest, ContentsAreKeptFromOneUseToTheNext) {
+    const VulkanImage target = image(16, 16);
+    record_clear(target, orange);
+    submit_and_finish();
+    const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    ASSERT_EQ(vkBeginCommandBuffer(commands, &begin), VK_SUCCESS);
+    const auto acquire = target.acquire_barrier(
+        Contents::keep, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, VK_ACCESS_TRANSFER_WRITE_BIT);
+    const auto release =
+        target.release_barrier(VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, VK_ACCESS_TRANSFER_WRITE_BIT);
+    constexpr auto stage = VK_PIPELINE_STAGE_TRANSFER_BIT;
+    vkCmdPipelineBarrier(commands, stage, stage, 0, 0, nullptr, 0, nullptr, 1, &acquire);
+    vkCmdPipelineBarrier(commands, stage, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, nullptr, 0,
+                         nullptr, 1, &release);
+    ASSERT_EQ(vkEndCommandBuffer(commands), VK_SUCCESS);
+    submit_and_finish();
+    EXPECT_EQ(other_pixels(target.frame(), orange_xr24), 0U);
+}
+
+TEST_F(VulkanSystemTest, APendingFenceHoldsTheGpu) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    const VulkanImage target = image(16, 16);
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    std::atomic<bool> untouched_before = false;
+    // lavapipe finishes the work before it gives its fence away, so submit() itself may wait.
+    std::jthread signaller([&] {
+        std::this_thread::sleep_for(300ms);
+        untouched_before = other_pixels(target.frame(), orange_xr24) == 16U * 16U;
+        timeline.advance(1);
+    });
+    record_clear(target, orange);
+    auto done = submit({&fence, 1});
+    ASSERT_TRUE(done) << done.error().message();
+    ASSERT_TRUE(done->wait(deadline_in(patience)));
+    EXPECT_EQ(fence.status()->state, FenceState::signalled) << "the GPU did not wait";
+    signaller.join();
+    EXPECT_TRUE(untouched_before);
+    EXPECT_EQ(other_pixels(target.frame(), orange_xr24), 0U);
+    vkDeviceWaitIdle(device());
+}
+
+TEST_F(VulkanSystemTest, AFailedFenceIsNotWaitedForAsIfItWereDone) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    const VulkanImage target = image(16, 16);
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    timeline.close();
+    record_clear(target, orange);
+    auto refused = submit({&fence, 1});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::fence_failed);
+    EXPECT_EQ(other_pixels(target.frame(), orange_xr24), 16U * 16U) << "it was submitted";
+    submit_and_finish(); // the next one works
+    EXPECT_EQ(other_pixels(target.frame(), orange_xr24), 0U);
+}
+
+TEST_F(VulkanSystemTest, RefusesWhatItCannotExport) {
+    const auto refused = [&](VulkanImageInfo info) {
+        auto made = gpu().export_image(info);
+        EXPECT_FALSE(made);
+        return made ? Error{} : made.error();
+    };
+    EXPECT_EQ(refused({.width = 16, .height = 16, .format = DRM_FORMAT_NV12, .usage = usage}).code,
+              Errc::unsupported);
+    EXPECT_EQ(
+        refused({.width = 0, .height = 16, .format = DRM_FORMAT_XRGB8888, .usage = usage}).code,
+        Errc::invalid_argument);
+    const Error large =
+        refused({.width = 1U << 20, .height = 16, .format = DRM_FORMAT_XRGB8888, .usage = usage});
+    EXPECT_EQ(large.code, Errc::unsupported);
+    EXPECT_NE(large.message().find("limit"), std::string::npos) << large.message();
+}
+
+TEST_F(VulkanSystemTest, ACycleOpensNothingThatStaysOpen) {
+    const VulkanImage target = image(16, 16);
+    std::map<std::string, std::string> open;
+    for (int i = 0; i < 20; ++i) {
+        record_clear(target, orange);
+        auto done = submit();
+        ASSERT_TRUE(done);
+        ASSERT_TRUE(target.frame().buffer().import_fence(*done, Access::write));
+        ASSERT_TRUE(done->wait(deadline_in(patience)));
+        vkDeviceWaitIdle(device());
+        done = SyncFile::signalled();
+        if (i == 2)
+            open = test::open_fds();
+    }
+    EXPECT_EQ(test::open_fds(), open);
+}
+
+TEST_F(VulkanSystemTest, TheValidationLayerIsListenedTo) {
+    // Not a test of sluice: that a real mistake would have been heard in the tests above.
+    const VkFenceCreateInfo wrong{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO};
+    VkFence fence = VK_NULL_HANDLE;
+    vkCreateFence(device(), &wrong, nullptr, &fence);
+    vkDestroyFence(device(), fence, nullptr);
+    ASSERT_EQ(validation.messages().size(), 1U);
+    EXPECT_NE(validation.messages()[0].find("VUID-VkFenceCreateInfo-sType-sType"),
+              std::string::npos);
+    validation.forget();
+}
+
+TEST_F(VulkanSystemTest, AFrameOutlivesItsImage) {
+    std::optional<VulkanImage> target = image(16, 16);
+    record_clear(*target, orange);
+    submit_and_finish();
+    const Frame frame = target->frame();
+    target.reset();
+    EXPECT_EQ(other_pixels(frame, orange_xr24), 0U);
+}
+
+} // namespace
+} // namespace sluice
