@@ -19,35 +19,36 @@ constexpr const char* operation = "VulkanContext::create";
 
 /// The functions needed before and around a device.
 // clang-format off
-#define SLUICE_VK_CONTEXT_FUNCTIONS(F)          \
-    F(CreateDevice)                             \
-    F(DestroyInstance)                          \
-    F(EnumerateDeviceExtensionProperties)       \
-    F(EnumeratePhysicalDevices)                 \
-    F(GetDeviceProcAddr)                        \
-    F(GetPhysicalDeviceImageFormatProperties2)  \
-    F(GetPhysicalDeviceProperties)              \
+#define SLUICE_VK_CONTEXT_FUNCTIONS(F)               \
+    F(CreateDevice)                                  \
+    F(EnumerateDeviceExtensionProperties)            \
+    F(EnumeratePhysicalDevices)                      \
+    F(GetDeviceProcAddr)                             \
+    F(GetPhysicalDeviceExternalSemaphoreProperties)  \
+    F(GetPhysicalDeviceImageFormatProperties2)       \
+    F(GetPhysicalDeviceProperties)                   \
     F(GetPhysicalDeviceQueueFamilyProperties)
 // clang-format on
 
 /// The instance and the device, destroyed in the right order.
-struct Owned {
-    Owned() = default;
-    Owned(const Owned&) = delete;
-    Owned& operator=(const Owned&) = delete;
-    ~Owned() {
-        if (device != VK_NULL_HANDLE && DestroyDevice != nullptr)
+struct Owned : VulkanOwner {
+    ~Owned() override {
+        if (abandoned)
+            return;
+        if (device != VK_NULL_HANDLE)
             DestroyDevice(device, nullptr);
-        if (instance != VK_NULL_HANDLE && DestroyInstance != nullptr)
+        if (instance != VK_NULL_HANDLE)
             DestroyInstance(instance, nullptr);
     }
 
     /// Looks the instance's functions up. \returns the name of one that is missing, or null.
     const char* load(PFN_vkGetInstanceProcAddr get) {
+// NOLINTBEGIN(bugprone-macro-parentheses): a member's name
 #define F(name)                                                                                    \
     name = reinterpret_cast<PFN_vk##name>(get(instance, "vk" #name));                              \
     if (name == nullptr)                                                                           \
         return "vk" #name;
+        // NOLINTEND(bugprone-macro-parentheses)
         SLUICE_VK_CONTEXT_FUNCTIONS(F)
 #undef F
         return nullptr;
@@ -55,8 +56,9 @@ struct Owned {
 
     VkInstance instance = VK_NULL_HANDLE;
     VkDevice device = VK_NULL_HANDLE;
-    PFN_vkDestroyDevice DestroyDevice = nullptr;
-#define F(name) PFN_vk##name name = nullptr; // NOLINT(bugprone-macro-parentheses)
+    PFN_vkDestroyInstance DestroyInstance = nullptr; // there where the instance is
+    PFN_vkDestroyDevice DestroyDevice = nullptr;     // there where the device is
+#define F(name) PFN_vk##name name = nullptr;         // NOLINT(bugprone-macro-parentheses)
     SLUICE_VK_CONTEXT_FUNCTIONS(F)
 #undef F
 };
@@ -138,11 +140,15 @@ Candidate examine(const Owned& vk, VkPhysicalDevice device, const VulkanContextI
     }
     found.queue_family = static_cast<std::uint32_t>(graphics - families.begin());
 
+    if (!exchanges_sync_fds(vk.GetPhysicalDeviceExternalSemaphoreProperties, device)) {
+        found.refusal = "does not exchange semaphores as SYNC_FD";
+        return found;
+    }
     // The extension may be listed and the export refused all the same (lavapipe without udmabuf).
-    bool dedicated = false;
     found.refusal =
-        why_not_exportable(vk.GetPhysicalDeviceImageFormatProperties2, device, DRM_FORMAT_XRGB8888,
-                           VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, 1, 1, dedicated);
+        ask_export_support(vk.GetPhysicalDeviceImageFormatProperties2, device, DRM_FORMAT_XRGB8888,
+                           VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, 1, 1)
+            .problem;
     return found;
 }
 
@@ -167,7 +173,14 @@ VkResult create_instance(Owned& owned, const VulkanContextInfo& info) {
         .ppEnabledLayerNames = info.instance_layers.data(),
         .enabledExtensionCount = static_cast<std::uint32_t>(info.instance_extensions.size()),
         .ppEnabledExtensionNames = info.instance_extensions.data()};
-    return create(&instance, nullptr, &owned.instance);
+    VkInstance created = VK_NULL_HANDLE;
+    const VkResult result = create(&instance, nullptr, &created);
+    if (result == VK_SUCCESS) {
+        owned.instance = created;
+        owned.DestroyInstance = reinterpret_cast<PFN_vkDestroyInstance>(
+            info.get_instance_proc_addr(created, "vkDestroyInstance"));
+    }
+    return result;
 }
 
 VkResult create_device(Owned& owned, const Candidate& chosen, const VulkanContextInfo& info) {
@@ -190,10 +203,13 @@ VkResult create_device(Owned& owned, const Candidate& chosen, const VulkanContex
                                         static_cast<std::uint32_t>(extensions.size()),
                                     .ppEnabledExtensionNames = extensions.data(),
                                     .pEnabledFeatures = nullptr};
-    const VkResult result = owned.CreateDevice(chosen.device, &device, nullptr, &owned.device);
-    if (result == VK_SUCCESS)
+    VkDevice created = VK_NULL_HANDLE;
+    const VkResult result = owned.CreateDevice(chosen.device, &device, nullptr, &created);
+    if (result == VK_SUCCESS) {
+        owned.device = created;
         owned.DestroyDevice = reinterpret_cast<PFN_vkDestroyDevice>(
-            owned.GetDeviceProcAddr(owned.device, "vkDestroyDevice"));
+            owned.GetDeviceProcAddr(created, "vkDestroyDevice"));
+    }
     return result;
 }
 
@@ -241,6 +257,7 @@ Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexc
                       "Install a Vulkan driver (mesa-vulkan-drivers has lavapipe)"));
 
     std::vector<Candidate> candidates;
+    candidates.reserve(devices.size());
     for (VkPhysicalDevice device : devices)
         candidates.push_back(examine(*owned, device, info));
     std::ranges::stable_sort(candidates, comes_first);

@@ -116,9 +116,24 @@ Result<void> import_wait(const VulkanDevice::State& device, VulkanSubmission& su
     return {};
 }
 
+/// The name of the first field that must be filled in and is not, or null.
+const char* null_field(const VulkanDeviceInfo& info) {
+    if (info.get_instance_proc_addr == nullptr)
+        return "get_instance_proc_addr";
+    if (info.instance == VK_NULL_HANDLE)
+        return "instance";
+    if (info.physical_device == VK_NULL_HANDLE)
+        return "physical_device";
+    if (info.device == VK_NULL_HANDLE)
+        return "device";
+    if (info.queue == VK_NULL_HANDLE)
+        return "queue";
+    return nullptr;
+}
+
 } // namespace
 
-std::string_view load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk) {
+const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk) {
 #define F(name)                                                                                    \
     vk.name =                                                                                      \
         reinterpret_cast<PFN_vk##name>(info.get_instance_proc_addr(info.instance, "vk" #name));    \
@@ -132,19 +147,24 @@ std::string_view load_functions(const VulkanDeviceInfo& info, VulkanFunctions& v
         return "vk" #name;
     SLUICE_VK_DEVICE_FUNCTIONS(F)
 #undef F
-    return {};
+    return nullptr;
 }
 
 VulkanDevice::State::~State() {
+    const Deadline deadline = deadline_in(destruction_patience);
     for (auto& submission : submissions) {
-        // Destroying what the GPU still uses is undefined, and so is waiting for ever for a GPU
-        // that hangs; after the patience has run out the objects are left to the VkDevice's end.
-        const auto timeout = std::chrono::nanoseconds(destruction_patience).count();
-        if (submission->in_flight &&
-            vk.WaitForFences(info.device, 1, &submission->done, VK_TRUE,
-                             static_cast<std::uint64_t>(timeout)) == VK_TIMEOUT)
-            continue;
-        destroy(*this, *submission);
+        // Destroying what the GPU still uses is undefined, and so would be waiting for ever for a
+        // GPU that hangs: what it does not let go of in time is left as it is.
+        const auto left = std::chrono::nanoseconds(deadline - Deadline::clock::now()).count();
+        const VkResult waited =
+            submission->in_flight
+                ? vk.WaitForFences(info.device, 1, &submission->done, VK_TRUE,
+                                   static_cast<std::uint64_t>(std::max(left, decltype(left){0})))
+                : VK_SUCCESS;
+        if (waited == VK_SUCCESS || waited == VK_ERROR_DEVICE_LOST)
+            destroy(*this, *submission);
+        else if (owner)
+            owner->abandoned = true;
     }
 }
 
@@ -152,28 +172,35 @@ std::span<const char* const> VulkanDevice::required_extensions() noexcept {
     return required_device_extensions;
 }
 
+bool exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
+                        VkPhysicalDevice device) {
+    const VkPhysicalDeviceExternalSemaphoreInfo sync_fd{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO,
+        .pNext = nullptr,
+        .handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT};
+    VkExternalSemaphoreProperties can{};
+    can.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES;
+    get_properties(device, &sync_fd, &can);
+    constexpr VkExternalSemaphoreFeatureFlags both =
+        VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
+    return (can.externalSemaphoreFeatures & both) == both;
+}
+
 Result<std::shared_ptr<VulkanDevice::State>> wrap_device(const VulkanDeviceInfo& info,
-                                                         std::shared_ptr<void> keep_alive) {
+                                                         std::shared_ptr<VulkanOwner> owner) {
     constexpr const char* operation = "VulkanDevice::wrap";
-    const std::array<std::pair<bool, const char*>, 5> required{
-        {{info.get_instance_proc_addr != nullptr, "get_instance_proc_addr"},
-         {info.instance != VK_NULL_HANDLE, "instance"},
-         {info.physical_device != VK_NULL_HANDLE, "physical_device"},
-         {info.device != VK_NULL_HANDLE, "device"},
-         {info.queue != VK_NULL_HANDLE, "queue"}}};
-    for (const auto& [given, field] : required)
-        if (!given)
-            return tl::unexpected(Error{.code = Errc::invalid_argument,
-                                        .operation = operation,
-                                        .object = std::string("VulkanDeviceInfo::") + field,
-                                        .problem = "is null",
-                                        .remedy = "Fill in every field of VulkanDeviceInfo"});
+    if (const char* field = null_field(info))
+        return tl::unexpected(Error{.code = Errc::invalid_argument,
+                                    .operation = operation,
+                                    .object = std::string("VulkanDeviceInfo::") + field,
+                                    .problem = "is null",
+                                    .remedy = "Fill in every field of VulkanDeviceInfo"});
     VulkanFunctions vk;
-    if (const auto missing = load_functions(info, vk); !missing.empty())
+    if (const char* missing = load_functions(info, vk))
         return tl::unexpected(Error{
             .code = Errc::invalid_argument,
             .operation = operation,
-            .object = std::string(missing),
+            .object = missing,
             .problem = "this device does not have the function",
             .remedy =
                 "Create the instance for Vulkan 1.1 or up, and the device with the extensions "
@@ -181,16 +208,7 @@ Result<std::shared_ptr<VulkanDevice::State>> wrap_device(const VulkanDeviceInfo&
     VkPhysicalDeviceProperties properties{};
     vk.GetPhysicalDeviceProperties(info.physical_device, &properties);
 
-    const VkPhysicalDeviceExternalSemaphoreInfo sync_fd{
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO,
-        .pNext = nullptr,
-        .handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT};
-    VkExternalSemaphoreProperties can{};
-    can.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES;
-    vk.GetPhysicalDeviceExternalSemaphoreProperties(info.physical_device, &sync_fd, &can);
-    constexpr VkExternalSemaphoreFeatureFlags both =
-        VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
-    if ((can.externalSemaphoreFeatures & both) != both)
+    if (!exchanges_sync_fds(vk.GetPhysicalDeviceExternalSemaphoreProperties, info.physical_device))
         return tl::unexpected(
             Error{.code = Errc::unsupported,
                   .operation = operation,
@@ -198,8 +216,7 @@ Result<std::shared_ptr<VulkanDevice::State>> wrap_device(const VulkanDeviceInfo&
                   .problem = "the driver does not exchange semaphores as SYNC_FD",
                   .remedy = "Use another device or driver (lavapipe needs Mesa 24 or up and a "
                             "kernel with /dev/udmabuf)"});
-    return std::make_shared<VulkanDevice::State>(info, vk, properties.deviceName,
-                                                 std::move(keep_alive));
+    return std::make_shared<VulkanDevice::State>(info, vk, properties.deviceName, std::move(owner));
 }
 
 VulkanDevice::VulkanDevice(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}

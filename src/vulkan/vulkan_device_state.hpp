@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <sluice/vulkan_device.hpp>
@@ -49,8 +48,8 @@ struct VulkanFunctions {
 #undef F
 };
 
-/// The name of the function looked up by \p info that is missing, or empty.
-[[nodiscard]] std::string_view load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk);
+/// Looks the functions up through \p info. \returns the name of the first that is missing, or null.
+[[nodiscard]] const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk);
 
 /// One submission's objects. They are used again once its fence has signalled.
 struct VulkanSubmission {
@@ -61,10 +60,20 @@ struct VulkanSubmission {
     bool spoiled = false; // its signal was never exported: not to be used again
 };
 
+/// What owns the instance and the device, where that is not the application: a VulkanContext's.
+struct VulkanOwner {
+    VulkanOwner() = default;
+    VulkanOwner(const VulkanOwner&) = delete;
+    VulkanOwner& operator=(const VulkanOwner&) = delete;
+    virtual ~VulkanOwner() = default;
+
+    bool abandoned = false; // the GPU hangs in work that was submitted: nothing may be destroyed
+};
+
 struct VulkanDevice::State {
     State(const VulkanDeviceInfo& wrapped, const VulkanFunctions& functions, std::string called,
-          std::shared_ptr<void> keep) noexcept
-        : info(wrapped), vk(functions), name(std::move(called)), keep_alive(std::move(keep)) {}
+          std::shared_ptr<VulkanOwner> owned_by) noexcept
+        : info(wrapped), vk(functions), name(std::move(called)), owner(std::move(owned_by)) {}
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
@@ -72,21 +81,32 @@ struct VulkanDevice::State {
     VulkanDeviceInfo info;
     VulkanFunctions vk;
     std::string name;
-    std::shared_ptr<void> keep_alive; // a VulkanContext's instance and device, else null
+    std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
 
     std::mutex mutex; // guards submissions
     std::vector<std::unique_ptr<VulkanSubmission>> submissions;
 };
 
-/// Wraps with \p keep_alive released only after everything that was made of the device.
+/// Wraps with \p owner let go only after everything that was made of the device.
 [[nodiscard]] Result<std::shared_ptr<VulkanDevice::State>>
-wrap_device(const VulkanDeviceInfo& info, std::shared_ptr<void> keep_alive);
+wrap_device(const VulkanDeviceInfo& info, std::shared_ptr<VulkanOwner> owner);
 
-/// Whether \p device can export a LINEAR image of \p format (DRM_FORMAT_*) and \p usage up to
-/// \p width x \p height as a dma-buf; the problem in words where not.
-[[nodiscard]] std::string
-why_not_exportable(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
+/// Whether \p device gives its semaphores away as SYNC_FD and takes others'.
+[[nodiscard]] bool
+exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
+                   VkPhysicalDevice device);
+
+/// What a driver says of exporting a LINEAR image as a dma-buf.
+struct VulkanExportSupport {
+    std::string problem;          // empty where it can
+    VkResult result = VK_SUCCESS; // of the question
+    bool dedicated = false;       // only with an allocation of its own
+};
+
+/// Asks \p device for images of \p format (DRM_FORMAT_*) and \p usage, \p width x \p height pixels.
+[[nodiscard]] VulkanExportSupport
+ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
                    VkPhysicalDevice device, std::uint32_t format, VkImageUsageFlags usage,
-                   std::uint32_t width, std::uint32_t height, bool& dedicated);
+                   std::uint32_t width, std::uint32_t height);
 
 } // namespace sluice

@@ -44,8 +44,7 @@ std::string describe(const VulkanDevice::State& device, const VulkanImageInfo& i
            format_name(info.format) + " LINEAR on " + device.name;
 }
 
-VkResult create_image(const VulkanDevice::State& device, const VulkanImageInfo& info,
-                      VkImage* image) {
+VkResult create_image(Image& image, const VulkanImageInfo& info) {
     const VkExternalMemoryImageCreateInfo external{
         .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO,
         .pNext = nullptr,
@@ -70,7 +69,13 @@ VkResult create_image(const VulkanDevice::State& device, const VulkanImageInfo& 
                                    .queueFamilyIndexCount = 0,
                                    .pQueueFamilyIndices = nullptr,
                                    .initialLayout = VK_IMAGE_LAYOUT_UNDEFINED};
-    return device.vk.CreateImage(device.info.device, &create, nullptr, image);
+    // What a call that failed leaves in its handle is no handle.
+    VkImage created = VK_NULL_HANDLE;
+    const auto& device = *image.device;
+    const VkResult result = device.vk.CreateImage(device.info.device, &create, nullptr, &created);
+    if (result == VK_SUCCESS)
+        image.image = created;
+    return result;
 }
 
 /// The memory type to take: near the GPU if the image may lie there, else the first that may.
@@ -118,9 +123,11 @@ VkResult allocate_and_bind(Image& image, bool dedicated) {
         .pNext = &exported,
         .allocationSize = needs.memoryRequirements.size,
         .memoryTypeIndex = memory_type(*image.device, needs.memoryRequirements.memoryTypeBits)};
-    const VkResult result = vk.AllocateMemory(info.device, &allocate, nullptr, &image.memory);
+    VkDeviceMemory allocated = VK_NULL_HANDLE;
+    const VkResult result = vk.AllocateMemory(info.device, &allocate, nullptr, &allocated);
     if (result != VK_SUCCESS)
         return result;
+    image.memory = allocated;
     return vk.BindImageMemory(info.device, image.image, image.memory, 0);
 }
 
@@ -176,10 +183,10 @@ VkFormat vulkan_format(std::uint32_t fourcc) noexcept {
     }
 }
 
-std::string why_not_exportable(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
-                               VkPhysicalDevice device, std::uint32_t format,
-                               VkImageUsageFlags usage, std::uint32_t width, std::uint32_t height,
-                               bool& dedicated) {
+VulkanExportSupport ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
+                                       VkPhysicalDevice device, std::uint32_t format,
+                                       VkImageUsageFlags usage, std::uint32_t width,
+                                       std::uint32_t height) {
     const VkPhysicalDeviceExternalImageFormatInfo external{
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
         .pNext = nullptr,
@@ -204,19 +211,22 @@ std::string why_not_exportable(PFN_vkGetPhysicalDeviceImageFormatProperties2 get
     VkImageFormatProperties2 answer{};
     answer.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2;
     answer.pNext = &can;
-    const VkResult result = get_properties(device, &asked, &answer);
-    if (result != VK_SUCCESS)
-        return "the driver has no such LINEAR image for this usage: " + vk_result_text(result);
+    VulkanExportSupport support{.problem = {}, .result = get_properties(device, &asked, &answer)};
+    if (support.result != VK_SUCCESS) {
+        support.problem =
+            "the driver has no such LINEAR image for this usage: " + vk_result_text(support.result);
+        return support;
+    }
     const VkExternalMemoryFeatureFlags features =
         can.externalMemoryProperties.externalMemoryFeatures;
-    if ((features & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) == 0)
-        return "the driver does not export it as a dma-buf";
     const VkExtent3D most = answer.imageFormatProperties.maxExtent;
-    if (width > most.width || height > most.height)
-        return "the driver's limit is " + std::to_string(most.width) + "x" +
-               std::to_string(most.height);
-    dedicated = (features & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0;
-    return {};
+    if ((features & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) == 0)
+        support.problem = "the driver does not export it as a dma-buf";
+    else if (width > most.width || height > most.height)
+        support.problem = "the driver's limit is " + std::to_string(most.width) + "x" +
+                          std::to_string(most.height);
+    support.dedicated = (features & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0;
+    return support;
 }
 
 struct VulkanImage::State {
@@ -279,21 +289,29 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
     if (info.width == 0 || info.height == 0 || info.usage == 0)
         return refuse(Errc::invalid_argument, "it has no pixels, or no usage",
                       "Give a width, a height and what the GPU will do with the image");
-    bool dedicated = false;
-    if (auto problem = why_not_exportable(device.vk.GetPhysicalDeviceImageFormatProperties2,
-                                          device.info.physical_device, info.format, info.usage,
-                                          info.width, info.height, dedicated);
-        !problem.empty())
-        return refuse(Errc::unsupported, std::move(problem),
-                      "Ask for another format, usage or size, or use another device (lavapipe "
-                      "exports only where /dev/udmabuf opens)");
+    const auto support = ask_export_support(device.vk.GetPhysicalDeviceImageFormatProperties2,
+                                            device.info.physical_device, info.format, info.usage,
+                                            info.width, info.height);
+    if (support.result == VK_ERROR_OUT_OF_HOST_MEMORY ||
+        support.result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return tl::unexpected(failed_vk(support.result, operation, describe(device, info),
+                                        "the driver could not be asked for its limits",
+                                        "Free memory and try again"));
+    if (!support.problem.empty()) {
+        auto refusal =
+            refuse(Errc::unsupported, support.problem,
+                   "Ask for another format, usage or size, or use another device (lavapipe "
+                   "exports only where /dev/udmabuf opens)");
+        refusal.value().vk_result = static_cast<std::int32_t>(support.result);
+        return refusal;
+    }
 
     Image image(state_);
-    VkResult result = create_image(device, info, &image.image);
+    VkResult result = create_image(image, info);
     if (result != VK_SUCCESS)
         return tl::unexpected(failed_vk(result, operation, describe(device, info),
                                         "vkCreateImage failed", "Ask for a smaller image"));
-    result = allocate_and_bind(image, dedicated);
+    result = allocate_and_bind(image, support.dedicated);
     if (result != VK_SUCCESS)
         return tl::unexpected(failed_vk(result, operation, describe(device, info),
                                         "no memory for it was to be had",
