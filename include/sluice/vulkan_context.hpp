@@ -23,7 +23,8 @@ struct VulkanContextInfo {
     std::uint32_t api_version = VK_API_VERSION_1_1;
     std::span<const char* const> instance_layers = {};     ///< Added as they are. Default: none.
     std::span<const char* const> instance_extensions = {}; ///< Added as they are. Default: none.
-    std::span<const char* const> device_extensions = {};   ///< Beside the required ones. Default: none.
+    std::span<const char* const> device_extensions =
+        {};                                ///< Beside the required ones. Default: none.
     const void* device_features = nullptr; ///< Chained into VkDeviceCreateInfo. Default: none.
     /// Take only a device of this type. Default: any, a GPU before a CPU driver.
     std::optional<VkPhysicalDeviceType> type = {};
@@ -32,7 +33,7 @@ struct VulkanContextInfo {
 /// Owns the instance and the device; what was made of the device keeps both alive.
 ///
 /// The first physical device is taken that has `api_version`, a graphics queue and every extension,
-/// and that can export a LINEAR image as a dma-buf.
+/// that can export a LINEAR image as a dma-buf, and that exchanges fences as SYNC_FD.
 class SLUICE_API VulkanContext {
 public:
     /// \returns the context, or

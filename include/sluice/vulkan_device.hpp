@@ -80,6 +80,8 @@ public:
     ///   - `fence_failed`: one of the fences to wait for has failed; nothing was submitted;
     ///   - `no_resources`: out of memory or fds; nothing was submitted unless the message says so;
     ///   - `device_lost`: the GPU is gone;
+    ///   - `wrong_object`: a fence to wait for was closed behind our back, or, with the work
+    ///     submitted, the driver gave something that is no fence;
     ///   - `failed`: another VkResult, in `Error::vk_result`.
     [[nodiscard]] Result<SyncFile> submit(const VulkanSubmitInfo& info) const noexcept;
 

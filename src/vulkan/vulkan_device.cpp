@@ -309,7 +309,15 @@ Result<SyncFile> VulkanDevice::submit(const VulkanSubmitInfo& info) const noexce
     }
     if (fd < 0) // the specification's way to say that it has signalled already
         return SyncFile::signalled();
-    return SyncFile::from_fd(UniqueFd(std::move(fd)));
+    auto fence = SyncFile::from_fd(UniqueFd(std::move(fd)));
+    if (!fence) {
+        fence.error().operation = operation;
+        fence.error().problem =
+            "the work was submitted, but the driver's fence for it " + fence.error().problem;
+        fence.error().remedy =
+            "Wait for the queue (vkQueueWaitIdle) before anyone else uses the frame";
+    }
+    return fence;
 }
 
 } // namespace sluice

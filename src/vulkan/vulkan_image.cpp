@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/vulkan_image.hpp>
 
-#include <array>
-#include <cerrno>
+#include <algorithm>
 #include <utility>
 
 #include <drm_fourcc.h>
@@ -78,7 +77,8 @@ VkResult create_image(Image& image, const VulkanImageInfo& info) {
     return result;
 }
 
-/// The memory type to take: near the GPU if the image may lie there, else the first that may.
+/// The memory type to take: near the GPU if the image may lie there, else the first that may; the
+/// number of types where the driver allows none.
 std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
     VkPhysicalDeviceMemoryProperties memory{};
     device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
@@ -109,6 +109,10 @@ VkResult allocate_and_bind(Image& image, bool dedicated) {
     dedicated = dedicated || wants.requiresDedicatedAllocation == VK_TRUE ||
                 wants.prefersDedicatedAllocation == VK_TRUE;
 
+    const std::uint32_t type = memory_type(*image.device, needs.memoryRequirements.memoryTypeBits);
+    if (type >= VK_MAX_MEMORY_TYPES || needs.memoryRequirements.memoryTypeBits == 0)
+        return VK_ERROR_OUT_OF_DEVICE_MEMORY; // no memory that can be exported will do
+
     const VkMemoryDedicatedAllocateInfo alone{.sType =
                                                   VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
                                               .pNext = nullptr,
@@ -118,11 +122,10 @@ VkResult allocate_and_bind(Image& image, bool dedicated) {
         .sType = VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO,
         .pNext = dedicated ? &alone : nullptr,
         .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
-    const VkMemoryAllocateInfo allocate{
-        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
-        .pNext = &exported,
-        .allocationSize = needs.memoryRequirements.size,
-        .memoryTypeIndex = memory_type(*image.device, needs.memoryRequirements.memoryTypeBits)};
+    const VkMemoryAllocateInfo allocate{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                        .pNext = &exported,
+                                        .allocationSize = needs.memoryRequirements.size,
+                                        .memoryTypeIndex = type};
     VkDeviceMemory allocated = VK_NULL_HANDLE;
     const VkResult result = vk.AllocateMemory(info.device, &allocate, nullptr, &allocated);
     if (result != VK_SUCCESS)

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// A Vulkan driver made of function pointers: for what a real one does on no demand, and to see
+/// that nothing is left behind, used when dead, or used while the GPU still has it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+#include <vulkan/vulkan_core.h>
+
+#include <sluice/unique_fd.hpp>
+#include <sluice/vulkan_device.hpp>
+
+#include "support/scripted_libc.hpp"
+
+namespace sluice::test {
+
+/// A memfd that passes for a sync_file of \p status (0 pending, 1 signalled, below 0 failed) once
+/// `fake_sync_files` is in force. Its inode tells it from others.
+[[nodiscard]] UniqueFd fake_sync_file(int status);
+
+/// Makes SYNC_IOC_FILE_INFO answer for the fds that `fake_sync_file` makes; for others it is
+/// ENOTTY.
+void fake_sync_files(ScriptedLibc& libc);
+
+/// The inode of what \p fd refers to; 0 where it is closed.
+[[nodiscard]] ino_t inode_of(int fd);
+
+/// What a driver says of one of its devices. The default will do for everything.
+struct FakePhysicalDevice {
+    std::string name = "Fake GPU";
+    VkPhysicalDeviceType type = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+    std::uint32_t api_version = VK_API_VERSION_1_3;
+    std::vector<std::string> extensions{VulkanDevice::required_extensions().begin(),
+                                        VulkanDevice::required_extensions().end()};
+    std::vector<VkQueueFlags> queue_families{VK_QUEUE_TRANSFER_BIT,
+                                             VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT};
+    std::vector<VkMemoryPropertyFlags> memory_types{VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
+                                                    VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT};
+    VkExternalSemaphoreFeatureFlags semaphore_features =
+        VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
+    VkExternalMemoryFeatureFlags memory_features = VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT;
+    VkExtent2D max_extent{16384, 16384};
+};
+
+/// What vkCreateInstance, vkCreateDevice, vkCreateImage and so on were asked for.
+struct FakeInstanceRequest {
+    std::uint32_t api_version;
+    std::string application;
+    std::vector<std::string> layers, extensions;
+};
+struct FakeDeviceRequest {
+    std::string physical_device;
+    std::vector<std::string> extensions;
+    const void* features;
+};
+struct FakeImageRequest {
+    VkImageCreateInfo info; // its pointers are dead
+    VkExternalMemoryHandleTypeFlags handle_types;
+    std::vector<std::uint64_t> modifiers;
+};
+struct FakeAllocation {
+    VkDeviceSize size;
+    std::uint32_t memory_type;
+    VkExternalMemoryHandleTypeFlags handle_types;
+    bool dedicated;
+};
+struct FakeSubmission {
+    std::vector<VkCommandBuffer> command_buffers;
+    std::vector<ino_t> waits_for; // the sync_files in the wait semaphores
+    std::vector<VkPipelineStageFlags> wait_stages;
+    VkFence done;
+};
+
+/// The driver. One at a time. When it goes, whatever sluice has not destroyed fails the test.
+class FakeVulkan {
+public:
+    FakeVulkan();
+    ~FakeVulkan();
+    FakeVulkan(const FakeVulkan&) = delete;
+    FakeVulkan& operator=(const FakeVulkan&) = delete;
+
+    // The script.
+
+    std::vector<FakePhysicalDevice> devices{1};
+    std::set<std::string> lacks; ///< Functions that it does not have: "vkCreateFence".
+
+    /// Makes one call of \p function, the \p nth from now on, return \p result and do nothing.
+    void fail(const std::string& function, VkResult result, int nth = 1);
+    /// Whether a call that fails writes nonsense where its result belongs, as Vulkan allows it to.
+    bool failures_leave_nonsense = false;
+
+    bool requires_dedicated = false, prefers_dedicated = false;
+    std::uint32_t memory_type_bits = 3;
+    VkDeviceSize offset = 0;
+    std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
+    std::optional<VkDeviceSize> memory_size; ///< Default: what the image takes.
+
+    enum class Gives : std::uint8_t { what_was_asked_for, no_fd, a_pipe };
+    Gives memory_fd = Gives::what_was_asked_for; ///< Like lavapipe's, it has no CLOEXEC.
+    Gives semaphore_fd = Gives::what_was_asked_for;
+    int exported_fence_status = 0;
+    /// What becomes of a fd whose import fails: Vulkan leaves it, lavapipe closes it.
+    bool failed_import_closes = false;
+    /// Runs once it has: another thread may open something that gets the same number.
+    std::function<void(int number)> after_failed_import_closed;
+
+    /// Whether the GPU is done as soon as work is submitted. Otherwise see `finish`.
+    bool finishes_at_once = true;
+    /// Lets the oldest \p count unfinished submissions end.
+    void finish(std::size_t count = SIZE_MAX);
+
+    // What happened.
+
+    [[nodiscard]] int calls(const std::string& function) const;
+    /// What sluice has created and not destroyed: "fence", "semaphore"...
+    [[nodiscard]] std::multiset<std::string> living() const;
+    /// For tests where sluice has to leave objects behind.
+    void forgive_what_is_left() { forgiven_ = true; }
+
+    std::vector<std::string> destroyed; ///< In this order.
+    std::set<std::string> looked_up;
+    std::vector<FakeInstanceRequest> instances;
+    std::vector<FakeDeviceRequest> created_devices;
+    std::vector<FakeImageRequest> images;
+    std::vector<FakeAllocation> allocations;
+    std::vector<FakeSubmission> submissions;
+    std::vector<std::uint64_t> wait_timeouts;
+
+    static PFN_vkVoidFunction VKAPI_CALL get_instance_proc_addr(VkInstance instance,
+                                                                const char* name);
+
+    /// An instance and a device that the application made, which sluice must leave alone.
+    [[nodiscard]] VulkanDeviceInfo application();
+
+private:
+    struct Functions;
+    /// Whatever a handle stands for; a kind uses the fields that it needs.
+    struct Object {
+        std::string kind;
+        std::uint64_t parent = 0;
+        bool of_application = false;
+        bool in_use = false;      // the GPU has not finished with it
+        bool signalled = false;   // fences and semaphores
+        bool exportable = false;  // semaphores and memories
+        ino_t imported = 0;       // semaphores
+        VkDeviceSize size = 0;    // images and memories
+        VkDeviceSize stride = 0;  // images
+        std::uint32_t type = 0;   // memories
+        std::uint64_t owner = 0;  // memories: the image they are dedicated to
+        std::uint64_t memory = 0; // images
+    };
+    /// Counts the call and tells what the script makes of it.
+    VkResult call(const char* function);
+    std::uint64_t add(Object object);
+    /// The living \p kind behind \p number; the test fails where there is none.
+    Object& use(const char* kind, std::uint64_t number, const char* function);
+    void destroy(const char* kind, std::uint64_t number, const char* function);
+    const FakePhysicalDevice& physical(VkPhysicalDevice device) const;
+
+    std::map<std::uint64_t, Object> objects_;
+    std::uint64_t last_ = 0x1000;
+    std::map<std::string, int> calls_;
+    std::map<std::string, std::map<int, VkResult>> failures_; // by the number of the call
+    std::uint64_t instance_ = 0;                              // the one that sluice made last
+    std::vector<std::vector<std::uint64_t>> unfinished_;      // the objects of each submission
+    bool forgiven_ = false;
+    Object nothing_;
+};
+
+} // namespace sluice::test
