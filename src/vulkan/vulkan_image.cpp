@@ -77,12 +77,12 @@ VkResult create_image(Image& image, const VulkanImageInfo& info) {
     return result;
 }
 
-/// The memory type to take: near the GPU if the image may lie there, else the first that may; the
-/// number of types where the driver allows none.
+/// The memory type to take: near the GPU if the image may lie there, else the first that may, or
+/// VK_MAX_MEMORY_TYPES where the driver allows none.
 std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
     VkPhysicalDeviceMemoryProperties memory{};
     device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
-    std::uint32_t first = memory.memoryTypeCount;
+    std::uint32_t first = VK_MAX_MEMORY_TYPES;
     for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
         if ((allowed & (1U << type)) == 0)
             continue;
@@ -110,7 +110,7 @@ VkResult allocate_and_bind(Image& image, bool dedicated) {
                 wants.prefersDedicatedAllocation == VK_TRUE;
 
     const std::uint32_t type = memory_type(*image.device, needs.memoryRequirements.memoryTypeBits);
-    if (type >= VK_MAX_MEMORY_TYPES || needs.memoryRequirements.memoryTypeBits == 0)
+    if (type == VK_MAX_MEMORY_TYPES)
         return VK_ERROR_OUT_OF_DEVICE_MEMORY; // no memory that can be exported will do
 
     const VkMemoryDedicatedAllocateInfo alone{.sType =
