@@ -64,6 +64,7 @@ public:
     [[nodiscard]] Result<void> wait(Deadline deadline) const noexcept;
 
 private:
+    friend struct SyncFileAdopt;
     explicit SyncFile(UniqueFd&& fd) noexcept : fd_(std::move(fd)) {}
 
     UniqueFd fd_;

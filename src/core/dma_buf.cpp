@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 
 #include "core/dma_buf_text.hpp"
+#include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 
 namespace sluice {
@@ -88,7 +89,7 @@ Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
             "the kernel gave no fence for access " + std::string(to_string(access)),
             error == ENOTTY ? "This kernel is older than 6.0: use DmaBuf::wait" : no_fd_left));
     }
-    return SyncFile::from_fd(UniqueFd(std::move(request.fd)));
+    return SyncFileAdopt::adopt(UniqueFd(std::move(request.fd)));
 }
 
 Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const noexcept {

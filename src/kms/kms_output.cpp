@@ -10,6 +10,7 @@
 #include <fcntl.h>
 
 #include "core/dma_buf_text.hpp"
+#include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 #include "kms/drm_ptr.hpp"
 #include "kms/kms_state.hpp"
@@ -406,7 +407,7 @@ Result<SyncFile> take_fence(std::int32_t fd, const KmsOutput::State& output, con
                   .object = output.name + " of " + describe(*output.device),
                   .problem = std::string("the card took the frame, but gave no ") + which,
                   .remedy = "Take the frame as shown at an unknown time"});
-    return SyncFile::from_fd(UniqueFd(std::move(fd)));
+    return SyncFileAdopt::adopt(UniqueFd(std::move(fd)));
 }
 
 } // namespace

@@ -9,6 +9,7 @@
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
 
+#include "support/allocations.hpp"
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
@@ -304,20 +305,26 @@ TEST_F(KmsSystemTest, AFrameOnTheScreenLivesAsLongAsItIsShown) {
     EXPECT_EQ(shown->inode(), inode);
 }
 
-TEST_F(KmsSystemTest, FlippingOpensNothingThatStaysOpen) {
+TEST_F(KmsSystemTest, AFlipLeavesNothingOpenAndAllocatesNothing) {
     Screen screen(card());
     std::vector<KmsFramebuffer> framebuffers;
     for (int i = 0; i < 3; ++i)
         framebuffers.push_back(*screen.card.attach(make_frame(width, height)));
-    std::size_t open = 0;
+    std::map<std::string, std::string> open;
+    std::size_t allocated = 0;
     for (unsigned i = 0; i < 30; ++i) {
-        auto flip = screen.output.commit({.framebuffer = &framebuffers[i % 3]});
+        auto flip = screen.commit(framebuffers[i % 3]);
         ASSERT_TRUE(flip) << flip.error().message();
         ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
-        if (i == 3)
-            open = test::open_fds().size();
+        ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
+        flip = tl::unexpected(Error{}); // closes the fences
+        if (i == 3) {                   // warm
+            open = test::open_fds();
+            allocated = test::allocations();
+        }
     }
-    EXPECT_LE(test::open_fds().size(), open);
+    EXPECT_EQ(test::allocations() - allocated, 0U);
+    EXPECT_EQ(test::open_fds(), open);
 }
 
 } // namespace

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+
+namespace sluice::test {
+
+/// How often this program has called operator new; the drivers' and libdrm's own malloc is not in
+/// it. Only the difference of two calls means anything.
+[[nodiscard]] std::size_t allocations() noexcept;
+
+} // namespace sluice::test
