@@ -11,10 +11,14 @@ std::atomic<std::size_t> count = 0;
 
 } // namespace
 
-// Replaced for the whole program; the other forms come down to these.
-void* operator new(std::size_t size) {
+// Replaced for the whole program; the other forms come down to these, or are pairs of their own.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
     count.fetch_add(1, std::memory_order_relaxed);
-    if (void* memory = std::malloc(size == 0 ? 1 : size))
+    return std::malloc(size == 0 ? 1 : size);
+}
+
+void* operator new(std::size_t size) {
+    if (void* memory = operator new(size, std::nothrow))
         return memory;
     throw std::bad_alloc();
 }
