@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A real screen that captures itself: vkms.
+#include <fstream>
+#include <map>
+#include <sstream>
 #include <thread>
 
 #include <drm_fourcc.h>
@@ -74,6 +77,33 @@ struct Screen {
     Frame capture;
     KmsFramebuffer capture_framebuffer;
 };
+
+constexpr const char* bufinfo = "/sys/kernel/debug/dma_buf/bufinfo";
+
+/// Whether the kernel still has the dma-buf with this inode, by its own list.
+bool kernel_has_buffer(std::uint64_t inode) {
+    std::ifstream list(bufinfo);
+    for (std::string line; std::getline(list, line);) {
+        // size flags mode count exporter inode name
+        std::istringstream words(line);
+        std::string word;
+        for (int i = 0; i < 5; ++i)
+            words >> word;
+        if (std::uint64_t each = 0; words >> each && each == inode)
+            return true;
+    }
+    return false;
+}
+
+/// Whether this process still has a fd of the dma-buf with this inode.
+bool is_held_here(std::uint64_t inode) {
+    for (const auto& [number, target] : test::open_fds()) {
+        const auto buffer = DmaBuf::from_borrowed_fd(std::stoi(number));
+        if (buffer && buffer->inode() == inode)
+            return true;
+    }
+    return false;
+}
 
 TEST_F(KmsSystemTest, FindsAnOutputByWhatItCan) {
     const KmsDevice device = card();
@@ -303,6 +333,46 @@ TEST_F(KmsSystemTest, AFrameOnTheScreenLivesAsLongAsItIsShown) {
     auto shown = screen.output.on_screen();
     ASSERT_TRUE(shown) << shown.error().message();
     EXPECT_EQ(shown->inode(), inode);
+}
+
+TEST_F(KmsSystemTest, AFrameThatIsBeingReplacedStaysUntilItHasLeftTheScreen) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    Screen screen(card());
+    std::uint64_t inode = 0;
+    {
+        const Frame first = make_frame(width, height);
+        inode = first.buffer().inode();
+        screen.show(*screen.card.attach(first));
+    }
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    const Frame second = make_frame(width, height);
+    auto flip = screen.commit(*screen.card.attach(second), &fence);
+    ASSERT_TRUE(flip) << flip.error().message();
+    EXPECT_TRUE(is_held_here(inode)) << "it is on the screen, and only the output holds it";
+    EXPECT_EQ(flip->out_fence.status()->state, FenceState::pending);
+    timeline.advance(1);
+    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
+    screen.show(*screen.card.attach(second));
+    EXPECT_FALSE(is_held_here(inode)) << "it has left the screen";
+}
+
+TEST_F(KmsSystemTest, AnAttachmentThatGoesLeavesNothingInTheCard) {
+    SLUICE_REQUIRES(std::ifstream(bufinfo), "debugfs does not list the dma-bufs");
+    const KmsDevice device = card();
+    std::uint64_t inode = 0;
+    {
+        const Frame frame = make_frame(width, height);
+        inode = frame.buffer().inode();
+        auto first = device.attach(frame);
+        auto second = device.attach(frame);
+        ASSERT_TRUE(first && second);
+        EXPECT_NE(first->id(), second->id());
+        EXPECT_TRUE(kernel_has_buffer(inode));
+    }
+    // The card's file is still open: a GEM handle or a framebuffer in it would hold the memory.
+    EXPECT_FALSE(kernel_has_buffer(inode));
 }
 
 TEST_F(KmsSystemTest, AFlipLeavesNothingOpenAndAllocatesNothing) {

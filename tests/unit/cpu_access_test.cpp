@@ -31,6 +31,7 @@ protected:
         FdTest::SetUp();
         libc.memfds_are_dma_bufs();
         libc.ppoll = [this](pollfd* fds, nfds_t, const timespec*) {
+            waited_for = fds->events;
             fds->revents = idle ? fds->events : short{0};
             return idle ? 1 : 0;
         };
@@ -51,6 +52,7 @@ protected:
 
     ScriptedLibc libc;
     bool idle = true;
+    short waited_for = 0;             // POLLIN: the writers, POLLOUT: everyone
     std::vector<int> refusals;        // errnos that the next ioctls give, last first
     std::vector<std::uint64_t> edges; // the flags of every bracket's edge
 };
@@ -107,6 +109,16 @@ TEST_F(CpuAccessTest, APendingFenceEndsTheWaitAtTheDeadlineWithNoBracketOpen) {
     EXPECT_EQ(access.error().code, Errc::timed_out);
     EXPECT_EQ(access.error().operation, "CpuAccess::begin");
     EXPECT_TRUE(edges.empty()) << "START would wait without end";
+}
+
+TEST_F(CpuAccessTest, AReaderWaitsForTheWritersAndAWriterForEveryone) {
+    const CpuMap mapping = map(Access::read_write);
+    for (const auto& [access, events] :
+         {std::pair(Access::read, POLLIN), std::pair(Access::write, POLLOUT),
+          std::pair(Access::read_write, POLLOUT)}) {
+        ASSERT_TRUE(CpuAccess::begin(mapping, access, deadline_in(1s)));
+        EXPECT_EQ(waited_for, events) << to_string(access);
+    }
 }
 
 TEST_F(CpuAccessTest, InterruptedEdgesAreRestarted) {

@@ -32,6 +32,12 @@ DmaBuf buffer_of(std::uint64_t size) {
     return std::move(*buffer);
 }
 
+/// A pending fence's answer to SYNC_IOC_FILE_INFO, for an eventfd that stands for one.
+int answer_pending(void* argument) {
+    static_cast<sync_file_info*>(argument)->status = 0;
+    return 0;
+}
+
 void expect_refused(const Result<DmaBuf>& result, const std::string& object) {
     ASSERT_FALSE(result) << object;
     EXPECT_EQ(result.error().code, Errc::wrong_object);
@@ -144,10 +150,8 @@ TEST_F(DmaBufTest, AnOldKernelIsNamedAsSuch) {
     ScriptedLibc libc;
     libc.memfds_are_dma_bufs();
     libc.ioctl = [](int, unsigned long request, void* argument) {
-        if (request == SYNC_IOC_FILE_INFO) {
-            static_cast<sync_file_info*>(argument)->status = 0;
-            return 0;
-        }
+        if (request == SYNC_IOC_FILE_INFO)
+            return answer_pending(argument);
         errno = ENOTTY;
         return -1;
     };
@@ -161,6 +165,55 @@ TEST_F(DmaBufTest, AnOldKernelIsNamedAsSuch) {
     auto left = buffer.import_fence(*pending, Access::write);
     ASSERT_FALSE(left);
     EXPECT_EQ(left.error().code, Errc::unsupported);
+}
+
+TEST_F(DmaBufTest, ImportHandsOverTheFenceForTheAccess) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    dma_buf_import_sync_file got{};
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO)
+            return answer_pending(argument);
+        EXPECT_EQ(request, DMA_BUF_IOCTL_IMPORT_SYNC_FILE);
+        got = *static_cast<dma_buf_import_sync_file*>(argument);
+        return 0;
+    };
+    auto fence = SyncFile::from_fd(UniqueFd(eventfd(0, EFD_CLOEXEC)));
+    ASSERT_TRUE(fence);
+    for (const Access access : {Access::read, Access::write, Access::read_write}) {
+        EXPECT_TRUE(buffer_of(4096).import_fence(*fence, access));
+        EXPECT_EQ(got.flags, static_cast<std::uint32_t>(access));
+        EXPECT_EQ(got.fd, fence->fd());
+    }
+}
+
+TEST_F(DmaBufTest, AnErrnoIsTheCodeThatACallerBranchesOn) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    const std::pair<int, Errc> meanings[] = {
+        {EMFILE, Errc::no_resources},
+        {ENFILE, Errc::no_resources},
+        {ENOMEM, Errc::no_resources},
+        {EBADF, Errc::wrong_object},
+        {EINVAL, Errc::invalid_argument},
+        {EBUSY, Errc::busy},
+        {EACCES, Errc::no_permission},
+        {EPERM, Errc::no_permission},
+        {ENODEV, Errc::device_lost},
+        {EOPNOTSUPP, Errc::unsupported},
+        {EIO, Errc::failed},
+    };
+    const DmaBuf buffer = buffer_of(4096);
+    for (const auto& [error, code] : meanings) {
+        libc.ioctl = [error = error](int, unsigned long, void*) {
+            errno = error;
+            return -1;
+        };
+        auto refused = buffer.export_fence(Access::read);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(to_string(refused.error().code), to_string(code)) << refused.error().message();
+        EXPECT_EQ(refused.error().sys_errno, error);
+    }
 }
 
 TEST_F(DmaBufTest, ImportLeavesNothingOfAFenceThatNeedsNoFd) {
@@ -212,6 +265,18 @@ TEST_F(DmaBufTest, WaitEndsAtTheDeadlineHoweverOftenItIsInterrupted) {
     EXPECT_GE(Deadline::clock::now(), deadline);
     EXPECT_GT(calls, 2);
     EXPECT_EQ(last.tv_nsec, 0) << "the time that is left shrinks to nothing";
+}
+
+TEST_F(DmaBufTest, WaitGoesOnWhereTheTimerFiredEarly) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    int calls = 0;
+    libc.ppoll = [&](pollfd* fds, nfds_t, const timespec*) {
+        fds->revents = fds->events;
+        return calls++ == 0 ? 0 : 1;
+    };
+    EXPECT_TRUE(buffer_of(4096).wait(Access::read, deadline_in(5s)));
+    EXPECT_EQ(calls, 2);
 }
 
 TEST_F(DmaBufTest, WaitOnAClosedFdIsAnErrorAndNoEndlessWait) {

@@ -16,6 +16,14 @@ TEST(Format, NamesAreTheFourccsOwnLetters) {
     }
 }
 
+TEST(Format, TheLettersTellTheAlphaAndTheBits) {
+    // drm_fourcc.h: A where the fourth channel is alpha and X where it is nothing; "24" is 8:8:8:8.
+    for (const FormatInfo& each : formats()) {
+        EXPECT_EQ(each.has_alpha, each.name[0] == 'A') << each.name;
+        EXPECT_EQ(each.bytes_per_pixel, each.name.substr(2) == "24" ? 4U : 0U) << each.name;
+    }
+}
+
 TEST(Format, UnknownOnesAreNotFound) {
     EXPECT_EQ(find_format(0), nullptr);
     EXPECT_EQ(find_format(DRM_FORMAT_NV12), nullptr);
