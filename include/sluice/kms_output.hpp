@@ -42,7 +42,8 @@ struct KmsFlip {
 /// A connector, the CRTC that drives it, and that CRTC's primary plane.
 ///
 /// The framebuffers on the screen, and those of a flip that is still to come, are kept alive here:
-/// destroying the output takes its frame off the screen.
+/// destroying the output takes its frame off the screen, after the flip that is still to come: the
+/// kernel waits for that flip's in-fence then.
 ///
 /// Threads: one object belongs to one thread at a time.
 class SLUICE_API KmsOutput {

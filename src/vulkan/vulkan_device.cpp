@@ -49,13 +49,20 @@ Result<VkSemaphore> create_semaphore(const VulkanDevice::State& device, bool exp
     return semaphore;
 }
 
-/// An idle submission: one whose work is done, or a new one. The caller holds the mutex.
+/// An idle submission: one whose work is done, or a new one.
 Result<VulkanSubmission*> idle_submission(VulkanDevice::State& device) {
     const auto& vk = device.vk;
+    const auto is_done = [&](const VulkanSubmission& each) {
+        return vk.GetFenceStatus(device.info.device, each.done) == VK_SUCCESS;
+    };
+    std::erase_if(device.submissions, [&](const auto& each) {
+        const bool useless = each->spoiled && is_done(*each);
+        if (useless)
+            destroy(device, *each);
+        return useless;
+    });
     for (auto& each : device.submissions) {
-        if (each->spoiled)
-            continue;
-        if (each->in_flight && vk.GetFenceStatus(device.info.device, each->done) != VK_SUCCESS)
+        if (each->spoiled || (each->in_flight && !is_done(*each)))
             continue;
         if (each->in_flight) {
             const VkResult result = vk.ResetFences(device.info.device, 1, &each->done);
@@ -239,7 +246,6 @@ const std::string& VulkanDevice::name() const noexcept {
 Result<SyncFile> VulkanDevice::submit(const VulkanSubmitInfo& info) const noexcept {
     constexpr const char* operation = "VulkanDevice::submit";
     State& device = *state_;
-    const std::lock_guard lock(device.mutex);
     auto idle = idle_submission(device);
     if (!idle)
         return tl::unexpected(std::move(idle.error()));

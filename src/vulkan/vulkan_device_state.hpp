@@ -4,7 +4,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -83,7 +82,7 @@ struct VulkanDevice::State {
     std::string name;
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
 
-    std::mutex mutex; // guards submissions
+    // Used by submit() alone, whose caller lets one thread at a time onto the queue.
     std::vector<std::unique_ptr<VulkanSubmission>> submissions;
 };
 

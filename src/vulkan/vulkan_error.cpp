@@ -75,7 +75,9 @@ Error failed_vk(VkResult result, std::string_view operation, std::string object,
                  .operation = std::string(operation),
                  .object = std::move(object),
                  .problem = std::string(problem) + ": " + vk_result_text(result),
-                 .remedy = std::move(remedy),
+                 .remedy = result == VK_ERROR_DEVICE_LOST
+                               ? "Destroy what was made of the device and create the device anew"
+                               : std::move(remedy),
                  .vk_result = static_cast<std::int32_t>(result)};
 }
 

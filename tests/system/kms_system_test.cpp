@@ -358,6 +358,24 @@ TEST_F(KmsSystemTest, AFrameThatIsBeingReplacedStaysUntilItHasLeftTheScreen) {
     EXPECT_FALSE(is_held_here(inode)) << "it has left the screen";
 }
 
+TEST_F(KmsSystemTest, AnOutputThatGoesWaitsForTheFlipThatIsStillToCome) {
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    std::jthread signaller;
+    {
+        Screen screen(card());
+        screen.show(*screen.card.attach(make_frame(width, height)));
+        auto flip = screen.commit(*screen.card.attach(make_frame(width, height)), &fence);
+        ASSERT_TRUE(flip) << flip.error().message();
+        signaller = std::jthread([&] {
+            std::this_thread::sleep_for(300ms);
+            timeline.advance(1);
+        });
+    }
+    EXPECT_EQ(fence.status()->state, FenceState::signalled);
+}
+
 TEST_F(KmsSystemTest, AnAttachmentThatGoesLeavesNothingInTheCard) {
     SLUICE_REQUIRES(std::ifstream(bufinfo), "debugfs does not list the dma-bufs");
     const KmsDevice device = card();

@@ -424,6 +424,15 @@ TEST_F(VulkanSubmitTest, ALostDeviceDoesNotPileUpObjects) {
     EXPECT_LE(driver_.living().count("fence"), 2U);
 }
 
+TEST_F(VulkanSubmitTest, FencesThatWereNotExportedDoNotPileUpObjects) {
+    const VulkanDevice device = wrap();
+    for (int each = 0; each < 10; ++each) {
+        driver_.fail("vkGetSemaphoreFdKHR", VK_ERROR_TOO_MANY_OBJECTS);
+        EXPECT_FALSE(device.submit({.command_buffers = {commands_}}));
+    }
+    EXPECT_LE(driver_.living().count("fence"), 1U);
+}
+
 TEST_F(VulkanSubmitTest, ItsDestructionWaitsForTheGpuWithinALimit) {
     driver_.finishes_at_once = false;
     {
