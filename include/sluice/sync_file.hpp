@@ -6,7 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <sluice/deadline.hpp>
 #include <sluice/error.hpp>
@@ -28,6 +31,14 @@ struct FenceStatus {
     int error = 0;
 };
 
+/// One of the kernel's fences inside a sync_file: struct sync_fence_info.
+struct FenceInfo {
+    std::string driver;   ///< Who signals it: "virtio_gpu"; at most 31 bytes.
+    std::string timeline; ///< Which of its queues: "sdma0"; at most 31 bytes.
+    FenceStatus status;
+    Deadline signalled_at; ///< When it signalled or failed; meaningless while pending.
+};
+
 /// One fence, owned through one fd. It signals once and stays so.
 ///
 /// Threads: the const functions may be called from several threads at once.
@@ -43,6 +54,22 @@ public:
     /// "no fence" in IN_FENCE_FD.
     [[nodiscard]] static SyncFile signalled() noexcept { return SyncFile(UniqueFd()); }
 
+    /// One fence that signals once all of \p fences have (SYNC_IOC_MERGE). Those that have
+    /// signalled are left out, and so are earlier fences of a timeline whose later one is there;
+    /// where nothing is left the result is `signalled()`. Costs a call for each fence and one for
+    /// each merge of two.
+    ///
+    /// The kernel forgets a failure that it merges, so a fence that has failed by now is refused; a
+    /// failure after that is the result's own.
+    /// \param fences borrowed. \returns the merged fence, or
+    ///   - `fence_failed`: one of them has failed, with its errno in `Error::sys_errno`;
+    ///   - `no_resources`: no further fd can be opened, or no memory;
+    ///   - `wrong_object`: a fd was closed behind our back.
+    [[nodiscard]] static Result<SyncFile> merge(std::span<const SyncFile> fences) noexcept;
+
+    /// The same for two.
+    [[nodiscard]] static Result<SyncFile> merge(const SyncFile& a, const SyncFile& b) noexcept;
+
     /// The fd, still owned here, readable (POLLIN) once the fence has signalled or failed; -1 for
     /// one that `signalled()` made.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
@@ -51,9 +78,15 @@ public:
     /// \returns also `no_resources` where no further fd can be opened.
     [[nodiscard]] Result<SyncFile> duplicate() const noexcept;
 
-    /// Where the fence stands now; never waits.
+    /// Where the fence stands now; never waits. A merged one is pending until all of its fences are
+    /// done, and has failed where one of them has.
     /// \returns the status, or `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<FenceStatus> status() const noexcept;
+
+    /// The kernel's fences inside this one, for people who look for the one that hangs: one, or
+    /// those that were merged. None for `signalled()`.
+    /// \returns them, or `wrong_object`: the fd was closed behind our back.
+    [[nodiscard]] Result<std::vector<FenceInfo>> fences() const noexcept;
 
     /// Waits on the CPU until the fence has signalled, until \p deadline at most.
     /// \returns nothing once it has, or
@@ -62,6 +95,11 @@ public:
     ///     such a fence as ready; it is never success here;
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> wait(Deadline deadline) const noexcept;
+
+    /// Tells the driver when the fence is needed, so that it can choose its clocks accordingly
+    /// (SYNC_IOC_SET_DEADLINE, kernel 6.4 and up). A hint: nothing fails when it is missed.
+    /// \returns nothing, or `unsupported`: the kernel has no such hint; go on without.
+    [[nodiscard]] Result<void> hint_deadline(Deadline deadline) const noexcept;
 
 private:
     friend struct SyncFileAdopt;

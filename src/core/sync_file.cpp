@@ -1,35 +1,165 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/sync_file.hpp>
 
+#include <array>
 #include <cerrno>
+#include <cstring>
+#include <functional>
 #include <string>
 
 #include <linux/sync_file.h>
 #include <poll.h>
 
+#include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
+
+#ifndef SYNC_IOC_SET_DEADLINE // linux/sync_file.h, since 6.4
+struct sync_set_deadline {
+    __u64 deadline_ns;
+    __u64 pad;
+};
+#define SYNC_IOC_SET_DEADLINE _IOW(SYNC_IOC_MAGIC, 5, struct sync_set_deadline)
+#endif
 
 namespace sluice {
 
 namespace {
 
-/// Asks for the state alone: num_fences = 0 leaves the list of fences out.
-Result<FenceStatus> ask_status(int fd, std::string_view operation) {
-    sync_file_info info{};
-    if (sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info) != 0) {
-        const int error = errno;
-        return tl::unexpected(Error{
-            .code = Errc::wrong_object,
-            .operation = std::string(operation),
-            .object = sys::describe_fd(fd),
-            .problem = "is not a sync_file: " + sys::errno_text(error),
-            .remedy = "Pass a sync_file's fd (a Vulkan SYNC_FD, a KMS out-fence) that is open",
-            .sys_errno = error});
+Error not_a_sync_file(int error, std::string_view operation, int fd) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = std::string(operation),
+                 .object = sys::describe_fd(fd),
+                 .problem = "is not a sync_file: " + sys::errno_text(error),
+                 .remedy = "Pass a sync_file's fd (a Vulkan SYNC_FD, a KMS out-fence) that is open",
+                 .sys_errno = error};
+}
+
+Error failed_fence(int error, std::string_view operation, int fd) {
+    return Error{.code = Errc::fence_failed,
+                 .operation = std::string(operation),
+                 .object = sys::describe_fd(fd),
+                 .problem = "the work behind it failed: " + sys::errno_text(error),
+                 .remedy = "Take the buffer's contents as lost and produce them again",
+                 .sys_errno = error};
+}
+
+FenceStatus status_of(const sync_fence_info& fence) noexcept {
+    if (fence.status < 0)
+        return {.state = FenceState::failed, .error = -fence.status};
+    return {.state = fence.status > 0 ? FenceState::signalled : FenceState::pending, .error = 0};
+}
+
+/// The kernel's list of the fences in a sync_file. Up to `few` of them cost one call and no heap.
+class FenceList {
+public:
+    /// \returns 0 or an errno.
+    [[nodiscard]] int read(int fd) {
+        if (ask(fd, few_.data(), few) == 0)
+            return 0;
+        // EINVAL: there are more than fit. Once made, a sync_file never grows.
+        if (errno == EINVAL && ask(fd, nullptr, 0) == 0) {
+            many_.resize(count_);
+            if (ask(fd, many_.data(), count_) == 0)
+                return 0;
+        }
+        return errno;
     }
-    if (info.status < 0)
-        return FenceStatus{.state = FenceState::failed, .error = -info.status};
-    return FenceStatus{.state = info.status > 0 ? FenceState::signalled : FenceState::pending,
-                       .error = 0};
+
+    [[nodiscard]] std::span<const sync_fence_info> fences() const noexcept {
+        return {many_.empty() ? few_.data() : many_.data(), count_};
+    }
+
+private:
+    static constexpr __u32 few = 8;
+
+    int ask(int fd, sync_fence_info* fences, __u32 room) noexcept {
+        sync_file_info info{.num_fences = room,
+                            .sync_fence_info = reinterpret_cast<std::uintptr_t>(fences)};
+        const int result = sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info);
+        count_ = info.num_fences;
+        return result;
+    }
+
+    std::array<sync_fence_info, few> few_{};
+    std::vector<sync_fence_info> many_;
+    __u32 count_ = 0;
+};
+
+/// Looks at each fence inside, and not at the sync_file's own state: the kernel (6.12) says of a
+/// merged one that nobody waited for that it has signalled where one of its fences failed.
+Result<FenceStatus> ask_status(int fd, std::string_view operation) {
+    FenceList list;
+    if (const int error = list.read(fd); error != 0)
+        return tl::unexpected(not_a_sync_file(error, operation, fd));
+    FenceStatus all{.state = FenceState::signalled, .error = 0};
+    for (const sync_fence_info& fence : list.fences()) {
+        const FenceStatus one = status_of(fence);
+        if (one.state == FenceState::pending)
+            return one;
+        if (all.state == FenceState::signalled)
+            all = one;
+    }
+    return all;
+}
+
+/// \returns a new sync_file's fd, or -1 with errno set.
+int merge_fds(int a, int b) noexcept {
+    sync_merge_data request{.name = "sluice", .fd2 = b, .fence = -1, .flags = 0, .pad = 0};
+    return sys::ioctl(a, SYNC_IOC_MERGE, &request) == 0 ? request.fence : -1;
+}
+
+template <typename Range, typename Fence>
+Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
+    constexpr std::string_view operation = "SyncFile::merge";
+    const SyncFile* first = nullptr;
+    UniqueFd merged; // of the first and all after it, once there are two
+    for (const auto& each : fences) {
+        const SyncFile& fence = fence_of(each);
+        if (fence.fd() < 0)
+            continue;
+        if (first == nullptr) {
+            first = &fence;
+            continue;
+        }
+        const int so_far = merged ? merged.get() : first->fd();
+        int next = merge_fds(so_far, fence.fd());
+        if (next < 0) {
+            const int error = errno;
+            Error failure = sys::failed_call(
+                error, operation, sys::describe_fd(so_far) + " and " + sys::describe_fd(fence.fd()),
+                "the kernel did not merge them",
+                error == EMFILE || error == ENFILE
+                    ? "Close fds that are no longer used, or raise RLIMIT_NOFILE"
+                    : "Keep the fds open; wait for one fence after the other instead");
+            if (error == ENOENT) // what the kernel says of a second fd that is no sync_file
+                failure.code = Errc::wrong_object;
+            return tl::unexpected(std::move(failure));
+        }
+        merged = UniqueFd(std::move(next));
+    }
+    // Asked only now: what failed before it was merged is not in the result, what fails later is.
+    bool pending = false;
+    for (const auto& each : fences) {
+        const SyncFile& fence = fence_of(each);
+        if (fence.fd() < 0)
+            continue;
+        auto status = ask_status(fence.fd(), operation);
+        if (!status)
+            return tl::unexpected(std::move(status.error()));
+        if (status->state == FenceState::failed)
+            return tl::unexpected(failed_fence(status->error, operation, fence.fd()));
+        pending = pending || status->state == FenceState::pending;
+    }
+    if (!pending)
+        return SyncFile::signalled();
+    if (merged)
+        return SyncFileAdopt::adopt(std::move(merged));
+    return first->duplicate();
+}
+
+/// What struct sync_fence_info calls a string: it may fill all of its bytes.
+template <std::size_t size> std::string text(const char (&bytes)[size]) {
+    return {bytes, strnlen(bytes, size)};
 }
 
 } // namespace
@@ -38,6 +168,15 @@ Result<SyncFile> SyncFile::from_fd(UniqueFd&& fd) noexcept {
     if (auto status = ask_status(fd.get(), "SyncFile::from_fd"); !status)
         return tl::unexpected(std::move(status.error()));
     return SyncFile(std::move(fd));
+}
+
+Result<SyncFile> SyncFile::merge(const SyncFile& a, const SyncFile& b) noexcept {
+    const std::array both{&a, &b};
+    return merge_all(both, [](const SyncFile* fence) -> const SyncFile& { return *fence; });
+}
+
+Result<SyncFile> SyncFile::merge(std::span<const SyncFile> fences) noexcept {
+    return merge_all(fences, std::identity());
 }
 
 Result<SyncFile> SyncFile::duplicate() const noexcept {
@@ -55,33 +194,56 @@ Result<FenceStatus> SyncFile::status() const noexcept {
     return ask_status(fd_.get(), "SyncFile::status");
 }
 
+Result<std::vector<FenceInfo>> SyncFile::fences() const noexcept {
+    std::vector<FenceInfo> infos;
+    if (!fd_)
+        return infos;
+    FenceList list;
+    if (const int error = list.read(fd_.get()); error != 0)
+        return tl::unexpected(not_a_sync_file(error, "SyncFile::fences", fd_.get()));
+    for (const sync_fence_info& fence : list.fences())
+        infos.push_back({.driver = text(fence.driver_name),
+                         .timeline = text(fence.obj_name),
+                         .status = status_of(fence),
+                         .signalled_at = Deadline(std::chrono::nanoseconds(fence.timestamp_ns))});
+    return infos;
+}
+
 Result<void> SyncFile::wait(Deadline deadline) const noexcept {
     if (!fd_)
         return {};
+    constexpr std::string_view operation = "SyncFile::wait";
     const int ready = sys::poll_until(fd_.get(), POLLIN, deadline);
     if (ready < 0)
-        return tl::unexpected(sys::failed_call(errno, "SyncFile::wait", sys::describe_fd(fd_.get()),
+        return tl::unexpected(sys::failed_call(errno, operation, sys::describe_fd(fd_.get()),
                                                "cannot be polled",
                                                "Keep the fd open while waiting"));
     if (ready == 0)
         return tl::unexpected(
             Error{.code = Errc::timed_out,
-                  .operation = "SyncFile::wait",
+                  .operation = std::string(operation),
                   .object = sys::describe_fd(fd_.get()),
                   .problem = "was still pending at the deadline",
                   .remedy = "Allow more time, or find out why the work behind it does not finish"});
     // A fence that failed polls as ready too.
-    auto status = ask_status(fd_.get(), "SyncFile::wait");
+    auto status = ask_status(fd_.get(), operation);
     if (!status)
         return tl::unexpected(std::move(status.error()));
     if (status->state == FenceState::failed)
-        return tl::unexpected(
-            Error{.code = Errc::fence_failed,
-                  .operation = "SyncFile::wait",
-                  .object = sys::describe_fd(fd_.get()),
-                  .problem = "the work behind it failed: " + sys::errno_text(status->error),
-                  .remedy = "Take the buffer's contents as lost and produce them again",
-                  .sys_errno = status->error});
+        return tl::unexpected(failed_fence(status->error, operation, fd_.get()));
+    return {};
+}
+
+Result<void> SyncFile::hint_deadline(Deadline deadline) const noexcept {
+    if (!fd_)
+        return {};
+    const auto since_boot = std::max(deadline.time_since_epoch(), Deadline::duration::zero());
+    sync_set_deadline request{
+        .deadline_ns = static_cast<__u64>(std::chrono::nanoseconds(since_boot).count()), .pad = 0};
+    if (sys::ioctl(fd_.get(), SYNC_IOC_SET_DEADLINE, &request) != 0)
+        return tl::unexpected(sys::failed_call(
+            errno, "SyncFile::hint_deadline", sys::describe_fd(fd_.get()),
+            "the kernel did not take the hint", "Go on without it: kernels before 6.4 have none"));
     return {};
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "support/fake_vulkan.hpp"
+#include "support/scripted_sync_file.hpp"
 
 #include <algorithm>
 #include <array>
@@ -124,8 +125,7 @@ void fake_sync_files(ScriptedLibc& libc) {
             errno = ENOTTY;
             return -1;
         }
-        static_cast<sync_file_info*>(argument)->status = content[1];
-        return 0;
+        return answer_file_info(argument, std::span(&content[1], 1));
     };
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/sync_file.hpp>
 
+#include <array>
 #include <cerrno>
+#include <map>
+#include <vector>
 
 #include <linux/sync_file.h>
 #include <sys/eventfd.h>
@@ -9,6 +12,7 @@
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
+#include "support/scripted_sync_file.hpp"
 
 namespace sluice {
 namespace {
@@ -18,14 +22,11 @@ using test::ScriptedLibc;
 
 using SyncFileTest = test::FdTest;
 
-/// Makes every fd answer as a sync_file with \p status, as the kernel writes it.
-void answer(ScriptedLibc& libc, int status) {
-    libc.ioctl = [status](int, unsigned long request, void* argument) {
+/// Makes every fd answer as a sync_file with fences of these statuses, as the kernel writes them.
+void answer(ScriptedLibc& libc, std::vector<int> statuses) {
+    libc.ioctl = [statuses = std::move(statuses)](int, unsigned long request, void* argument) {
         EXPECT_EQ(request, SYNC_IOC_FILE_INFO);
-        auto* info = static_cast<sync_file_info*>(argument);
-        EXPECT_EQ(info->num_fences, 0U) << "the list of fences is not asked for";
-        info->status = status;
-        return 0;
+        return test::answer_file_info(argument, statuses);
     };
 }
 
@@ -52,19 +53,19 @@ TEST_F(SyncFileTest, RefusesWhatIsNoSyncFileAndLeavesItWithTheCaller) {
 
 TEST_F(SyncFileTest, TellsPendingSignalledAndFailedApart) {
     ScriptedLibc libc;
-    answer(libc, 0);
+    answer(libc, {0});
     SyncFile fence = fence_over_eventfd(false);
     EXPECT_EQ(fence.status()->state, FenceState::pending);
-    answer(libc, 1);
+    answer(libc, {1});
     EXPECT_EQ(fence.status()->state, FenceState::signalled);
-    answer(libc, -EIO);
+    answer(libc, {-EIO});
     EXPECT_EQ(fence.status()->state, FenceState::failed);
     EXPECT_EQ(fence.status()->error, EIO);
 }
 
 TEST_F(SyncFileTest, WaitEndsAtTheDeadline) {
     ScriptedLibc libc;
-    answer(libc, 0);
+    answer(libc, {0});
     auto waited = fence_over_eventfd(false).wait(deadline_in(5ms));
     ASSERT_FALSE(waited);
     EXPECT_EQ(waited.error().code, Errc::timed_out);
@@ -72,13 +73,13 @@ TEST_F(SyncFileTest, WaitEndsAtTheDeadline) {
 
 TEST_F(SyncFileTest, WaitReturnsOnceItHasSignalled) {
     ScriptedLibc libc;
-    answer(libc, 1);
+    answer(libc, {1});
     EXPECT_TRUE(fence_over_eventfd(true).wait(deadline_in(5s)));
 }
 
 TEST_F(SyncFileTest, AFailedFenceIsNeverSuccess) {
     ScriptedLibc libc;
-    answer(libc, -ETIME);
+    answer(libc, {-ETIME});
     auto waited = fence_over_eventfd(true).wait(deadline_in(5s));
     ASSERT_FALSE(waited);
     EXPECT_EQ(waited.error().code, Errc::fence_failed);
@@ -97,12 +98,182 @@ TEST_F(SyncFileTest, ASignalledOneNeedsNoFd) {
 
 TEST_F(SyncFileTest, DuplicatesLiveOnTheirOwn) {
     ScriptedLibc libc;
-    answer(libc, 1);
+    answer(libc, {1});
     auto fence = std::make_unique<SyncFile>(fence_over_eventfd(true));
     auto copy = fence->duplicate();
     ASSERT_TRUE(copy);
     fence.reset();
     EXPECT_TRUE(copy->wait(deadline_in(5s)));
+}
+
+TEST_F(SyncFileTest, AMergedOneIsPendingUntilAllAreDoneAndFailedWhereOneIs) {
+    ScriptedLibc libc;
+    answer(libc, {0});
+    const SyncFile fence = fence_over_eventfd(false);
+    answer(libc, {-EIO, 0});
+    EXPECT_EQ(fence.status()->state, FenceState::pending);
+    answer(libc, {1, -EIO, 1});
+    EXPECT_EQ(fence.status()->state, FenceState::failed);
+    EXPECT_EQ(fence.status()->error, EIO);
+    answer(libc, {1, 1});
+    EXPECT_EQ(fence.status()->state, FenceState::signalled);
+}
+
+TEST_F(SyncFileTest, TheLastOfManyFencesCountsToo) {
+    for (const std::size_t count : {8U, 9U, 1000U}) {
+        ScriptedLibc libc;
+        std::vector statuses(count, 1);
+        statuses.back() = -ENOENT;
+        answer(libc, statuses);
+        const SyncFile fence = fence_over_eventfd(true);
+        EXPECT_EQ(fence.status()->state, FenceState::failed) << count;
+        EXPECT_EQ(fence.fences()->size(), count);
+    }
+}
+
+TEST_F(SyncFileTest, FencesAreToldWithDriverAndTimelineAndTime) {
+    ScriptedLibc libc;
+    answer(libc, {1, -EIO, 0});
+    auto fences = fence_over_eventfd(true).fences();
+    ASSERT_TRUE(fences);
+    ASSERT_EQ(fences->size(), 3U);
+    EXPECT_EQ((*fences)[1].driver, "scripted");
+    EXPECT_EQ((*fences)[1].timeline, "timeline-1");
+    EXPECT_EQ((*fences)[1].signalled_at.time_since_epoch(), 1001ns);
+    EXPECT_EQ((*fences)[0].status.state, FenceState::signalled);
+    EXPECT_EQ((*fences)[1].status.error, EIO);
+    EXPECT_EQ((*fences)[2].status.state, FenceState::pending);
+    EXPECT_TRUE(SyncFile::signalled().fences()->empty());
+}
+
+TEST_F(SyncFileTest, ANameThatFillsItsBytesEndsThere) {
+    ScriptedLibc libc;
+    answer(libc, {1});
+    const SyncFile fence = fence_over_eventfd(true);
+    libc.ioctl = [](int, unsigned long, void* argument) {
+        test::answer_file_info(argument, std::array{1});
+        auto* info = static_cast<sync_file_info*>(argument);
+        auto* first = reinterpret_cast<sync_fence_info*>(std::uintptr_t{info->sync_fence_info});
+        std::fill_n(first->driver_name, sizeof first->driver_name, 'x');
+        return 0;
+    };
+    EXPECT_EQ(fence.fences()->front().driver, std::string(32, 'x'));
+}
+
+/// Fences with a status for each fd, and merges that are written down.
+class SyncFileMergeTest : public SyncFileTest {
+protected:
+    void SetUp() override {
+        SyncFileTest::SetUp();
+        libc.ioctl = [this](int fd, unsigned long request, void* argument) {
+            if (request == SYNC_IOC_FILE_INFO)
+                return test::answer_file_info(argument, std::array{statuses[fd]});
+            EXPECT_EQ(request, SYNC_IOC_MERGE);
+            auto* merge = static_cast<sync_merge_data*>(argument);
+            EXPECT_EQ(merge->flags, 0U);
+            EXPECT_EQ(merge->pad, 0U);
+            if (refusal != 0 && merges + 1 == refused_merge) {
+                errno = refusal;
+                return -1;
+            }
+            ++merges;
+            merge->fence = eventfd(0, EFD_CLOEXEC);
+            return 0;
+        };
+    }
+
+    SyncFile fence(int status) {
+        UniqueFd fd(eventfd(0, EFD_CLOEXEC));
+        statuses[fd.get()] = status;
+        return std::move(*SyncFile::from_fd(std::move(fd)));
+    }
+
+    ScriptedLibc libc;
+    std::map<int, int> statuses;
+    int merges = 0;
+    int refusal = 0;
+    int refused_merge = 1;
+};
+
+TEST_F(SyncFileMergeTest, NothingAndSignalledOnesMakeOneThatNeedsNoFd) {
+    EXPECT_EQ(SyncFile::merge({})->fd(), -1);
+    EXPECT_EQ(SyncFile::merge(SyncFile::signalled(), SyncFile::signalled())->fd(), -1);
+    EXPECT_EQ(merges, 0);
+    EXPECT_EQ(SyncFile::merge(fence(1), SyncFile::signalled())->fd(), -1);
+    EXPECT_EQ(merges, 0);
+    EXPECT_EQ(SyncFile::merge(fence(1), fence(1))->fd(), -1);
+}
+
+TEST_F(SyncFileMergeTest, OnePendingOneIsDuplicated) {
+    const SyncFile pending = fence(0);
+    for (const auto& merged : {SyncFile::merge(SyncFile::signalled(), pending),
+                               SyncFile::merge(pending, SyncFile::signalled()),
+                               SyncFile::merge(std::span(&pending, 1))}) {
+        ASSERT_TRUE(merged);
+        EXPECT_GE(merged->fd(), 0);
+        EXPECT_NE(merged->fd(), pending.fd());
+    }
+    EXPECT_EQ(merges, 0);
+}
+
+TEST_F(SyncFileMergeTest, ManyTakeOneMergeLessThanTheyAre) {
+    std::vector<SyncFile> fences;
+    for (int i = 0; i < 5; ++i)
+        fences.push_back(fence(i == 2 ? 1 : 0));
+    EXPECT_GE(SyncFile::merge(fences)->fd(), 0);
+    EXPECT_EQ(merges, 4);
+}
+
+TEST_F(SyncFileMergeTest, AFailureIsNotMergedAway) {
+    const SyncFile failed = fence(-EIO);
+    const SyncFile pending = fence(0);
+    for (const auto& merged : {SyncFile::merge(failed, pending), SyncFile::merge(pending, failed),
+                               SyncFile::merge(std::span(&failed, 1))}) {
+        ASSERT_FALSE(merged);
+        EXPECT_EQ(merged.error().code, Errc::fence_failed);
+        EXPECT_EQ(merged.error().sys_errno, EIO);
+    }
+}
+
+TEST_F(SyncFileMergeTest, ARefusedMergeLeavesNothingBehind) {
+    std::vector<SyncFile> fences;
+    for (int i = 0; i < 4; ++i)
+        fences.push_back(fence(0));
+    for (const auto& [error, code] :
+         {std::pair(EMFILE, Errc::no_resources), std::pair(ENOMEM, Errc::no_resources),
+          std::pair(ENOENT, Errc::wrong_object), std::pair(EBADF, Errc::wrong_object)})
+        for (const int nth : {1, 3}) {
+            merges = 0;
+            refusal = error;
+            refused_merge = nth;
+            auto merged = SyncFile::merge(fences);
+            ASSERT_FALSE(merged);
+            EXPECT_EQ(merged.error().code, code);
+            EXPECT_EQ(merged.error().sys_errno, error);
+        }
+}
+
+TEST_F(SyncFileTest, TheDeadlineHintIsTheKernelsClock) {
+    ScriptedLibc libc;
+    answer(libc, {0});
+    const SyncFile fence = fence_over_eventfd(false);
+    std::uint64_t told = 0;
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        EXPECT_EQ(_IOC_TYPE(request), unsigned{'>'});
+        EXPECT_EQ(_IOC_NR(request), 5U);
+        told = *static_cast<std::uint64_t*>(argument);
+        return 0;
+    };
+    EXPECT_TRUE(fence.hint_deadline(Deadline(123456789ns)));
+    EXPECT_EQ(told, 123456789U);
+    EXPECT_TRUE(fence.hint_deadline(Deadline(-5ns)));
+    EXPECT_EQ(told, 0U);
+    libc.ioctl = [](int, unsigned long, void*) {
+        errno = ENOTTY;
+        return -1;
+    };
+    EXPECT_EQ(fence.hint_deadline(Deadline()).error().code, Errc::unsupported);
+    EXPECT_TRUE(SyncFile::signalled().hint_deadline(Deadline()));
 }
 
 } // namespace
