@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include <sluice/access.hpp>
 #include <sluice/deadline.hpp>
@@ -16,11 +18,18 @@
 
 namespace sluice {
 
+/// What the kernel tells about a buffer in /proc/self/fdinfo.
+struct DmaBufInfo {
+    std::string name;             ///< As `set_name` left it; empty for none.
+    std::string exporter;         ///< Who made it: "udmabuf", "system" for that dma-heap, a driver.
+    std::uint64_t references = 0; ///< Holds on it in the whole system: fds, mappings, devices.
+};
+
 /// One dma-buf. The memory lives as long as any fd, mapping or device holds it, in any process.
 ///
 /// Threads: the const functions may be called from several threads at once. An export of a fence,
-/// the work that waits for it and the import of that work's own fence are not one atomic step:
-/// keep that sequence on one buffer to one thread at a time.
+/// the work that waits for it and the import of that work's own fence are not one atomic step: hold
+/// a `BufferLock` over them where several threads may do so on the same buffer.
 class SLUICE_API DmaBuf {
 public:
     /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
@@ -32,10 +41,14 @@ public:
     /// \returns also `no_resources` where no further fd can be opened.
     [[nodiscard]] static Result<DmaBuf> from_borrowed_fd(int fd) noexcept;
 
-    /// The fd, still owned here: for the caller's own event loop and for APIs that borrow.
-    /// Readable (POLLIN) once every writer's fence has signalled, writable (POLLOUT) once
-    /// everyone's.
+    /// The fd, still owned here: for APIs that borrow, and for the caller's own event loop, which
+    /// asks for `poll_events()`.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+    /// The event to poll `fd()` for before \p access: POLLIN comes once every writer's fence has
+    /// signalled, POLLOUT once everyone's has. EPOLLIN and EPOLLOUT are the same numbers. It tells
+    /// neither that a fence failed nor anything of CPU caches.
+    [[nodiscard]] static short poll_events(Access access) noexcept;
 
     /// The buffer's size in bytes, fixed for its life.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
@@ -44,15 +57,31 @@ public:
     /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused.
     [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
 
+    /// What the CPU may do through `fd()`, as the exporter gave it out: `Access::read` for a
+    /// read-only one, which `CpuMap` cannot map for writing. \returns it, or `wrong_object`: the fd
+    /// was closed behind our back.
+    [[nodiscard]] Result<Access> mode() const noexcept;
+
+    /// Names the buffer for people: in fdinfo, debugfs and sluice's own errors
+    /// (DMA_BUF_SET_NAME). Every holder of the buffer may name it, and the last one stays.
+    /// \param name of up to 31 bytes; what is longer is cut off. Empty takes the name away.
+    /// \returns nothing, or why not. A buffer serves without a name as well.
+    Result<void> set_name(std::string_view name) const noexcept;
+
+    /// Name, exporter and number of holds, by way of /proc: three calls, nothing for each frame.
+    /// \returns them, or `unsupported`: there is no /proc, or it does not tell (kernel before 5.3).
+    [[nodiscard]] Result<DmaBufInfo> info() const noexcept;
+
     /// A second owner of the same buffer, with its own fd.
     /// \returns also `no_resources` where no further fd can be opened.
     [[nodiscard]] Result<DmaBuf> duplicate() const noexcept;
 
     /// The fence to wait for before accessing the buffer (DMA_BUF_IOCTL_EXPORT_SYNC_FILE): for
     /// `Access::read` that of its writers, otherwise that of everyone. It is a snapshot: what is
-    /// imported later is not in it. An idle buffer gives a fence that has already signalled.
+    /// imported later is not in it. An idle buffer gives a fence that has already signalled, also
+    /// where the last work failed before this call: the kernel no longer tells by then.
     /// \returns a new fence, or
-    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); use `wait()`;
+    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); `fence_before()` has a way around;
     ///   - `no_resources`: no further fd can be opened, or no memory.
     [[nodiscard]] Result<SyncFile> export_fence(Access access) const noexcept;
 
@@ -62,14 +91,17 @@ public:
     /// \param fence borrowed; the kernel takes its own reference. One without a fd (see
     ///   `SyncFile::signalled`) has nothing to leave, and nothing is done.
     /// \returns nothing, or
-    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); wait for the fence before handing over;
+    ///   - `unsupported`: a kernel before 6.0 (ENOTTY); `fence_after()` has a way around;
     ///   - `no_resources`: the kernel has no memory for it.
     [[nodiscard]] Result<void> import_fence(const SyncFile& fence, Access access) const noexcept;
 
-    /// Waits on the CPU, until \p deadline at most, for the fences that `export_fence(access)`
-    /// would give (poll(2)). It says nothing of CPU caches: that is `CpuAccess`, which also waits.
-    /// \returns nothing once they have signalled, or
+    /// Waits on the CPU, until \p deadline at most, until no fence holds \p access any more. One
+    /// call where none does. It says nothing of CPU caches: that is `CpuAccess`, which also waits.
+    /// \returns nothing, or
     ///   - `timed_out`: some are still pending; nothing was changed;
+    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. The
+    ///     buffer is not held by it any more. Not told by kernels before 6.0;
+    ///   - `no_resources`: no further fd can be opened for the fence to wait for;
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/dma_buf.hpp>
 
+#include <array>
 #include <cerrno>
+#include <optional>
 #include <string>
 
+#include <fcntl.h>
 #include <linux/dma-buf.h>
 #include <linux/magic.h>
 #include <poll.h>
@@ -11,6 +14,8 @@
 #include <sys/vfs.h>
 
 #include "core/dma_buf_text.hpp"
+#include "core/fdinfo.hpp"
+#include "core/implicit_sync_probe.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 
@@ -36,6 +41,15 @@ Error not_a_dma_buf(int fd, std::string problem, int error) {
                  .problem = std::move(problem),
                  .remedy = "Pass a fd that a dma-buf exporter gave out and that is still open",
                  .sys_errno = error};
+}
+
+Error still_pending(const DmaBuf& buffer, Access access) {
+    return Error{.code = Errc::timed_out,
+                 .operation = "DmaBuf::wait",
+                 .object = describe(buffer),
+                 .problem = "fences that access " + std::string(to_string(access)) +
+                            " waits for were still pending at the deadline",
+                 .remedy = "Allow more time, or find who left the fence and never signals it"};
 }
 
 } // namespace
@@ -87,7 +101,8 @@ Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
         return tl::unexpected(sys::failed_call(
             error, "DmaBuf::export_fence", describe(*this),
             "the kernel gave no fence for access " + std::string(to_string(access)),
-            error == ENOTTY ? "This kernel is older than 6.0: use DmaBuf::wait" : no_fd_left));
+            error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_before"
+                            : no_fd_left));
     }
     return SyncFileAdopt::adopt(UniqueFd(std::move(request.fd)));
 }
@@ -102,29 +117,92 @@ Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const no
             error, "DmaBuf::import_fence", describe(*this),
             "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
                 std::string(to_string(access)),
-            error == ENOTTY ? "This kernel is older than 6.0: wait for the fence, then hand over"
+            error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
                             : "Wait for the fence on the CPU before handing the buffer over"));
     }
     return {};
 }
 
+short DmaBuf::poll_events(Access access) noexcept {
+    // "Implicit Fence Poll Support" in the kernel's dma-buf document.
+    return writes(access) ? POLLOUT : POLLIN;
+}
+
 Result<void> DmaBuf::wait(Access access, Deadline deadline) const noexcept {
-    // "Implicit Fence Poll Support" in the kernel's dma-buf document: EPOLLIN waits for the
-    // writers, EPOLLOUT for everyone.
-    const short events = writes(access) ? POLLOUT : POLLIN;
-    const int ready = sys::poll_until(fd_.get(), events, deadline);
-    if (ready > 0)
-        return {};
-    if (ready == 0)
+    constexpr const char* operation = "DmaBuf::wait";
+    for (;;) {
+        // Polling the buffer alone would do, but it does not tell that a fence failed.
+        const bool by_polling = probe::export_fence() == probe::Known::absent;
+        const int idle = by_polling ? sys::poll_until(fd_.get(), poll_events(access), deadline)
+                                    : sys::poll_now(fd_.get(), poll_events(access));
+        if (idle > 0)
+            return {};
+        if (idle < 0)
+            return tl::unexpected(sys::failed_call(errno, operation, describe(*this),
+                                                   "cannot be polled",
+                                                   "Keep the fd open while waiting"));
+        if (by_polling || Deadline::clock::now() >= deadline)
+            return tl::unexpected(still_pending(*this, access));
+        auto fence = export_fence(access);
+        if (!fence && fence.error().code == Errc::unsupported) {
+            probe::set_export_fence(false);
+            continue;
+        }
+        if (!fence) {
+            fence.error().operation = operation;
+            return tl::unexpected(std::move(fence.error()));
+        }
+        if (auto done = fence->wait(deadline); !done) {
+            if (done.error().code == Errc::timed_out)
+                return tl::unexpected(still_pending(*this, access));
+            done.error().operation = operation;
+            done.error().object = describe(*this) + ", " + done.error().object;
+            return done;
+        }
+    }
+}
+
+Result<Access> DmaBuf::mode() const noexcept {
+    const int flags = fcntl(fd_.get(), F_GETFL);
+    if (flags < 0)
+        return tl::unexpected(sys::failed_call(errno, "DmaBuf::mode", describe(*this),
+                                               "cannot be asked for its mode", "Keep the fd open"));
+    switch (flags & O_ACCMODE) {
+    case O_RDONLY:
+        return Access::read;
+    case O_WRONLY:
+        return Access::write;
+    default:
+        return Access::read_write;
+    }
+}
+
+Result<void> DmaBuf::set_name(std::string_view name) const noexcept {
+    const std::string text(name.substr(0, DMA_BUF_NAME_LEN - 1)); // the kernel refuses longer ones
+    // In 32-bit programs the first header's DMA_BUF_SET_NAME is not the same number.
+    if (sys::ioctl(fd_.get(), DMA_BUF_SET_NAME_B, const_cast<char*>(text.c_str())) != 0)
+        return tl::unexpected(sys::failed_call(errno, "DmaBuf::set_name", describe(*this),
+                                               "the kernel did not take the name '" + text + "'",
+                                               "Go on without: a name is for people only"));
+    return {};
+}
+
+Result<DmaBufInfo> DmaBuf::info() const noexcept {
+    std::array<char, 1024> text{}; // pos to exp_name are some 150 bytes, the name 31
+    const auto length = sys::read_file("/proc/self/fdinfo/" + std::to_string(fd_.get()), text);
+    std::optional<DmaBufInfo> info;
+    if (length >= 0)
+        info = parse_fdinfo({text.data(), static_cast<std::size_t>(length)});
+    if (!info)
         return tl::unexpected(
-            Error{.code = Errc::timed_out,
-                  .operation = "DmaBuf::wait",
+            Error{.code = Errc::unsupported,
+                  .operation = "DmaBuf::info",
                   .object = describe(*this),
-                  .problem = "fences that access " + std::string(to_string(access)) +
-                             " waits for were still pending at the deadline",
-                  .remedy = "Allow more time, or find who left the fence and never signals it"});
-    return tl::unexpected(sys::failed_call(errno, "DmaBuf::wait", describe(*this),
-                                           "cannot be polled", "Keep the fd open while waiting"));
+                  .problem = length < 0 ? "its fdinfo cannot be read: " + sys::errno_text(errno)
+                                        : "its fdinfo tells no exporter",
+                  .remedy = "Have /proc mounted, and a kernel of 5.3 or up",
+                  .sys_errno = length < 0 ? errno : 0});
+    return std::move(*info);
 }
 
 } // namespace sluice

@@ -5,10 +5,13 @@
 #include <array>
 #include <cstring>
 
+#include <fcntl.h>
 #include <linux/kcmp.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <sluice/unique_fd.hpp>
 
 namespace sluice::sys {
 
@@ -83,26 +86,63 @@ void take_back(int number, int original) noexcept {
         close(number);
 }
 
+namespace {
+
+/// One ppoll(2). \returns as poll_until, and -1 with EINTR or EAGAIN too.
+int poll_once(int fd, short events, const timespec& timeout) noexcept {
+    pollfd entry{.fd = fd, .events = events, .revents = 0};
+    const int ready = ppoll(&entry, 1, &timeout, nullptr);
+    if (ready > 0 && (entry.revents & POLLNVAL) != 0) {
+        errno = EBADF;
+        return -1;
+    }
+    return ready;
+}
+
+bool interrupted(int result) noexcept {
+    return result < 0 && (errno == EINTR || errno == EAGAIN);
+}
+
+} // namespace
+
 int poll_until(int fd, short events, Deadline deadline) noexcept {
     using namespace std::chrono;
     for (;;) {
         const auto left = std::max(deadline - Deadline::clock::now(), Deadline::duration::zero());
         const auto whole = duration_cast<seconds>(left);
-        const timespec timeout{.tv_sec = static_cast<time_t>(whole.count()),
-                               .tv_nsec = static_cast<long>(nanoseconds(left - whole).count())};
-        pollfd entry{.fd = fd, .events = events, .revents = 0};
-        const int ready = ppoll(&entry, 1, &timeout, nullptr);
-        if (ready > 0 && (entry.revents & POLLNVAL) != 0) {
-            errno = EBADF;
-            return -1;
-        }
-        if (ready > 0)
-            return 1;
-        if (ready == 0 && Deadline::clock::now() >= deadline)
-            return 0;
-        if (ready < 0 && errno != EINTR && errno != EAGAIN)
-            return -1;
+        const int ready =
+            poll_once(fd, events,
+                      {.tv_sec = static_cast<time_t>(whole.count()),
+                       .tv_nsec = static_cast<long>(nanoseconds(left - whole).count())});
+        if (ready == 0 ? Deadline::clock::now() >= deadline : !interrupted(ready))
+            return ready;
     }
+}
+
+int poll_now(int fd, short events) noexcept {
+    int ready = 0;
+    do {
+        ready = poll_once(fd, events, {});
+    } while (interrupted(ready));
+    return ready;
+}
+
+ssize_t read_file(const std::string& path, std::span<char> text) noexcept {
+    const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file)
+        return -1;
+    std::size_t length = 0;
+    while (length < text.size()) {
+        const ssize_t more = read(file.get(), text.data() + length, text.size() - length);
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more < 0)
+            return -1;
+        if (more == 0)
+            break;
+        length += static_cast<std::size_t>(more);
+    }
+    return static_cast<ssize_t>(length);
 }
 
 } // namespace sluice::sys

@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cerrno>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include <sys/ioctl.h>
+#include <sys/types.h>
 
 #include <sluice/deadline.hpp>
 #include <sluice/error.hpp>
@@ -40,5 +42,12 @@ void take_back(int number, int original) noexcept;
 /// \returns 1 when one of \p events (or an error condition) is there, 0 at the deadline, or -1 with
 ///   errno set; a closed fd is EBADF.
 [[nodiscard]] int poll_until(int fd, short events, Deadline deadline) noexcept;
+
+/// The same without waiting, and without a look at the clock.
+[[nodiscard]] int poll_now(int fd, short events) noexcept;
+
+/// Fills \p text with the start of a small file, as /proc and /sys have them.
+/// \returns the bytes read, or -1 with errno set.
+[[nodiscard]] ssize_t read_file(const std::string& path, std::span<char> text) noexcept;
 
 } // namespace sluice::sys

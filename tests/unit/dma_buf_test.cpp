@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/dma_buf.hpp>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <thread>
@@ -12,9 +13,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/implicit_sync_probe.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
+#include "support/scripted_sync_file.hpp"
 
 namespace sluice {
 namespace {
@@ -23,7 +26,13 @@ using namespace std::chrono_literals;
 using test::memfd;
 using test::ScriptedLibc;
 
-using DmaBufTest = test::FdTest;
+class DmaBufTest : public test::FdTest {
+protected:
+    void TearDown() override {
+        probe::forget();
+        FdTest::TearDown();
+    }
+};
 
 /// A buffer that the scripted libc makes of a memfd.
 DmaBuf buffer_of(std::uint64_t size) {
@@ -34,8 +43,7 @@ DmaBuf buffer_of(std::uint64_t size) {
 
 /// A pending fence's answer to SYNC_IOC_FILE_INFO, for an eventfd that stands for one.
 int answer_pending(void* argument) {
-    static_cast<sync_file_info*>(argument)->status = 0;
-    return 0;
+    return test::answer_file_info(argument, std::array{0});
 }
 
 void expect_refused(const Result<DmaBuf>& result, const std::string& object) {
@@ -159,7 +167,7 @@ TEST_F(DmaBufTest, AnOldKernelIsNamedAsSuch) {
     auto fence = buffer.export_fence(Access::read);
     ASSERT_FALSE(fence);
     EXPECT_EQ(fence.error().code, Errc::unsupported);
-    EXPECT_NE(fence.error().remedy.find("DmaBuf::wait"), std::string::npos);
+    EXPECT_NE(fence.error().remedy.find("fence_before"), std::string::npos);
     auto pending = SyncFile::from_fd(UniqueFd(eventfd(0, EFD_CLOEXEC)));
     ASSERT_TRUE(pending);
     auto left = buffer.import_fence(*pending, Access::write);
@@ -247,6 +255,7 @@ TEST_F(DmaBufTest, WaitPollsForWritersOrForEveryone) {
 TEST_F(DmaBufTest, WaitEndsAtTheDeadlineHoweverOftenItIsInterrupted) {
     ScriptedLibc libc;
     libc.memfds_are_dma_bufs();
+    probe::set_export_fence(false); // all the waiting is one poll
     int calls = 0;
     timespec last{};
     libc.ppoll = [&](pollfd*, nfds_t, const timespec* timeout) {
@@ -270,6 +279,7 @@ TEST_F(DmaBufTest, WaitEndsAtTheDeadlineHoweverOftenItIsInterrupted) {
 TEST_F(DmaBufTest, WaitGoesOnWhereTheTimerFiredEarly) {
     ScriptedLibc libc;
     libc.memfds_are_dma_bufs();
+    probe::set_export_fence(false);
     int calls = 0;
     libc.ppoll = [&](pollfd* fds, nfds_t, const timespec*) {
         fds->revents = fds->events;
@@ -291,6 +301,123 @@ TEST_F(DmaBufTest, WaitOnAClosedFdIsAnErrorAndNoEndlessWait) {
     EXPECT_EQ(waited.error().code, Errc::wrong_object);
     ASSERT_EQ(dup2(spare, number), number);
     close(spare);
+}
+
+/// A kernel whose buffer stays busy for \p polls of it, and whose fence ends with \p status.
+class BusyBuffer {
+public:
+    BusyBuffer(ScriptedLibc& libc, int polls, int status) {
+        libc.memfds_are_dma_bufs();
+        libc.ppoll = [this, polls](pollfd* fds, nfds_t, const timespec*) {
+            const bool buffer = fds->fd == number;
+            const bool ready = !buffer || buffer_polls++ >= polls;
+            fds->revents = ready ? fds->events : short{0};
+            return ready ? 1 : 0;
+        };
+        libc.ioctl = [this, status](int, unsigned long request, void* argument) {
+            if (request == SYNC_IOC_FILE_INFO)
+                return test::answer_file_info(argument, std::array{status});
+            EXPECT_EQ(request, DMA_BUF_IOCTL_EXPORT_SYNC_FILE);
+            ++exports;
+            static_cast<dma_buf_export_sync_file*>(argument)->fd = eventfd(0, EFD_CLOEXEC);
+            return 0;
+        };
+    }
+
+    int number = -1;
+    int buffer_polls = 0;
+    int exports = 0;
+};
+
+TEST_F(DmaBufTest, WaitTellsOfAFenceThatFailsMeanwhile) {
+    ScriptedLibc libc;
+    BusyBuffer kernel(libc, 1, -EIO);
+    const DmaBuf buffer = buffer_of(4096);
+    kernel.number = buffer.fd();
+    auto waited = buffer.wait(Access::read, deadline_in(5s));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::fence_failed);
+    EXPECT_EQ(waited.error().sys_errno, EIO);
+    EXPECT_EQ(waited.error().operation, "DmaBuf::wait");
+    EXPECT_NE(waited.error().object.find("buffer ino"), std::string::npos);
+    EXPECT_TRUE(buffer.wait(Access::read, deadline_in(5s))) << "nothing holds it any more";
+}
+
+TEST_F(DmaBufTest, WaitGoesOnForFencesThatCameMeanwhile) {
+    ScriptedLibc libc;
+    BusyBuffer kernel(libc, 3, 1);
+    const DmaBuf buffer = buffer_of(4096);
+    kernel.number = buffer.fd();
+    EXPECT_TRUE(buffer.wait(Access::write, deadline_in(5s)));
+    EXPECT_EQ(kernel.exports, 3);
+    EXPECT_EQ(kernel.buffer_polls, 4);
+}
+
+TEST_F(DmaBufTest, WaitWithNoTimeLeftAsksForNoFence) {
+    ScriptedLibc libc;
+    BusyBuffer kernel(libc, 100, 1);
+    const DmaBuf buffer = buffer_of(4096);
+    kernel.number = buffer.fd();
+    EXPECT_EQ(buffer.wait(Access::write, deadline_in(0s)).error().code, Errc::timed_out);
+    EXPECT_EQ(kernel.exports, 0);
+}
+
+TEST_F(DmaBufTest, WaitThatFindsNoFdForAFenceSaysSo) {
+    ScriptedLibc libc;
+    BusyBuffer kernel(libc, 100, 1);
+    libc.ioctl = [](int, unsigned long, void*) {
+        errno = EMFILE;
+        return -1;
+    };
+    const DmaBuf buffer = buffer_of(4096);
+    kernel.number = buffer.fd();
+    auto waited = buffer.wait(Access::read, deadline_in(5s));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::no_resources);
+    EXPECT_EQ(waited.error().operation, "DmaBuf::wait");
+}
+
+TEST_F(DmaBufTest, ModeIsTheFdsOwn) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    const DmaBuf writable = buffer_of(4096);
+    const std::string path = "/proc/self/fd/" + std::to_string(writable.fd());
+    for (const auto& [flags, mode] :
+         {std::pair(O_RDWR, Access::read_write), std::pair(O_RDONLY, Access::read),
+          std::pair(O_WRONLY, Access::write)}) {
+        auto buffer = DmaBuf::from_fd(UniqueFd(open(path.c_str(), flags | O_CLOEXEC)));
+        ASSERT_TRUE(buffer);
+        EXPECT_EQ(buffer->mode().value(), mode);
+    }
+}
+
+TEST_F(DmaBufTest, NamesAreCutToWhatTheKernelTakes) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    std::string got;
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        EXPECT_EQ(request, DMA_BUF_SET_NAME_B);
+        got = static_cast<const char*>(argument);
+        return 0;
+    };
+    const DmaBuf buffer = buffer_of(4096);
+    EXPECT_TRUE(buffer.set_name("cam-0"));
+    EXPECT_EQ(got, "cam-0");
+    EXPECT_TRUE(buffer.set_name(std::string(100, 'x')));
+    EXPECT_EQ(got, std::string(31, 'x'));
+    libc.ioctl = [](int, unsigned long, void*) {
+        errno = ENOMEM;
+        return -1;
+    };
+    EXPECT_EQ(buffer.set_name("a").error().code, Errc::no_resources);
+}
+
+TEST_F(DmaBufTest, InfoOfWhatIsNoDmaBufAfterAllIsAnError) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    auto info = buffer_of(4096).info();
+    ASSERT_FALSE(info) << "a memfd's fdinfo has no exp_name";
+    EXPECT_EQ(info.error().code, Errc::unsupported);
 }
 
 } // namespace

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/buffer_lock.hpp>
+
+#include <array>
+#include <atomic>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "support/memfd.hpp"
+#include "support/open_fds.hpp"
+#include "support/scripted_libc.hpp"
+
+namespace sluice {
+namespace {
+
+using namespace std::chrono_literals;
+
+class BufferLockTest : public test::FdTest {
+protected:
+    void SetUp() override {
+        FdTest::SetUp();
+        libc.memfds_are_dma_bufs();
+    }
+
+    static DmaBuf buffer() { return std::move(*DmaBuf::from_fd(test::memfd(4096))); }
+
+    /// Whether another thread could take \p buffer at once.
+    static bool free(const DmaBuf& buffer) {
+        bool got = false;
+        std::jthread([&] {
+            got = BufferLock::acquire(buffer, deadline_in(0s)).has_value();
+        }).join();
+        return got;
+    }
+
+    test::ScriptedLibc libc;
+};
+
+TEST_F(BufferLockTest, HoldsABufferByItsIdentityUntilItGoes) {
+    const DmaBuf a = buffer();
+    const DmaBuf same = std::move(*a.duplicate());
+    const DmaBuf other = buffer();
+    {
+        auto lock = BufferLock::acquire(a, deadline_in(1s));
+        ASSERT_TRUE(lock);
+        EXPECT_FALSE(free(a));
+        EXPECT_FALSE(free(same));
+        EXPECT_TRUE(free(other));
+    }
+    EXPECT_TRUE(free(a));
+}
+
+TEST_F(BufferLockTest, SaysWhoWasWaitedFor) {
+    const DmaBuf a = buffer();
+    auto lock = BufferLock::acquire(a, deadline_in(1s));
+    std::jthread([&] {
+        const auto start = Deadline::clock::now();
+        auto refused = BufferLock::acquire(a, deadline_in(20ms));
+        EXPECT_GE(Deadline::clock::now() - start, 20ms);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, Errc::timed_out);
+        EXPECT_NE(refused.error().object.find("ino " + std::to_string(a.inode())),
+                  std::string::npos);
+    }).join();
+}
+
+TEST_F(BufferLockTest, AThreadThatHoldsABufferIsNotLeftWaitingForItself) {
+    const DmaBuf a = buffer();
+    auto lock = BufferLock::acquire(a, deadline_in(1s));
+    auto again = BufferLock::acquire(a, deadline_in(10s));
+    ASSERT_FALSE(again);
+    EXPECT_EQ(again.error().code, Errc::busy);
+    lock->release();
+    EXPECT_TRUE(BufferLock::acquire(a, deadline_in(0s)));
+}
+
+TEST_F(BufferLockTest, TakesAllOrNone) {
+    const DmaBuf a = buffer();
+    const DmaBuf b = buffer();
+    const DmaBuf same = std::move(*b.duplicate());
+    const std::array both{&a, &b, &same};
+    {
+        auto lock = BufferLock::acquire(both, deadline_in(1s));
+        ASSERT_TRUE(lock);
+        EXPECT_FALSE(free(a));
+        EXPECT_FALSE(free(b));
+    }
+    auto holds_b = BufferLock::acquire(b, deadline_in(1s));
+    std::jthread([&] { EXPECT_FALSE(BufferLock::acquire(both, deadline_in(1ms))); }).join();
+    EXPECT_TRUE(free(a)) << "what was not taken as a whole is not held";
+}
+
+TEST_F(BufferLockTest, MovingKeepsOrReplacesWhatIsHeld) {
+    const DmaBuf a = buffer();
+    const DmaBuf b = buffer();
+    auto first = BufferLock::acquire(a, deadline_in(1s));
+    auto second = BufferLock::acquire(b, deadline_in(1s));
+    ASSERT_TRUE(first && second);
+    *first = std::move(*second);
+    EXPECT_TRUE(free(a));
+    EXPECT_FALSE(free(b));
+    std::optional<BufferLock> third(std::move(*first));
+    EXPECT_FALSE(free(b));
+    third.reset();
+    EXPECT_TRUE(free(b));
+}
+
+TEST_F(BufferLockTest, AWaiterGetsItAsSoonAsItIsFree) {
+    const DmaBuf a = buffer();
+    auto lock = BufferLock::acquire(a, deadline_in(1s));
+    std::atomic<bool> waiting = false;
+    std::jthread waiter([&] {
+        waiting = true;
+        EXPECT_TRUE(BufferLock::acquire(a, Deadline::max()));
+    });
+    while (!waiting)
+        std::this_thread::yield();
+    std::this_thread::sleep_for(5ms);
+    lock->release();
+}
+
+TEST_F(BufferLockTest, ThreadsThatWantTheSameBuffersInAnyOrderTakeTurns) {
+    const std::array buffers{buffer(), buffer(), buffer()};
+    std::array<int, 3> uses{}; // a data race here is what the lock is against
+    std::vector<std::jthread> threads;
+    constexpr int rounds = 500;
+    for (std::size_t thread = 0; thread < 4; ++thread)
+        threads.emplace_back([&, thread] {
+            for (std::size_t round = 0; round < rounds; ++round) {
+                const std::size_t i = (thread + round) % 3;
+                const std::size_t j = (i + 1 + thread % 2) % 3;
+                const std::array pair{&buffers[i], &buffers[j]};
+                auto lock = BufferLock::acquire(pair, deadline_in(60s));
+                ASSERT_TRUE(lock) << lock.error().message();
+                ++uses[i];
+                ++uses[j];
+            }
+        });
+    threads.clear();
+    EXPECT_EQ(uses[0] + uses[1] + uses[2], 2 * 4 * rounds);
+}
+
+} // namespace
+} // namespace sluice
