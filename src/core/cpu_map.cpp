@@ -2,8 +2,11 @@
 #include <sluice/cpu_map.hpp>
 
 #include <cerrno>
+#include <cstdlib>
 #include <limits>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include <sys/mman.h>
 
@@ -13,19 +16,56 @@
 
 namespace sluice {
 
+namespace {
+
+constexpr const char* operation = "CpuMap::map";
+
+/// What is mapped in this process, so that a buffer is mapped once whoever asks. A mapping holds
+/// its buffer, so no other buffer can have its inode while it is in here and alive.
+template <typename State> struct Mappings {
+    std::mutex lock; // held over the mapping of a new one, or two threads would both make it
+    std::vector<std::weak_ptr<State>> all;
+
+    [[nodiscard]] std::shared_ptr<State> find(const DmaBuf& buffer, Access access, bool strict) {
+        std::erase_if(all, [](const auto& each) { return each.expired(); });
+        for (const auto& each : all)
+            if (auto state = each.lock(); state && same_buffer(state->buffer, buffer) &&
+                                          state->strict.has_value() == strict &&
+                                          (writes(state->access) || !writes(access)))
+                return state;
+        return nullptr;
+    }
+};
+
+bool strict_by_environment() noexcept {
+    const char* value = std::getenv("SLUICE_STRICT");
+    return value != nullptr && std::string_view(value) == "1";
+}
+
+} // namespace
+
 CpuMap::State::~State() {
     munmap(address, buffer.size());
 }
 
-CpuMap::CpuMap(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
+CpuMap::CpuMap(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
-Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access) noexcept {
+Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode) noexcept {
     if (buffer.size() == 0 || buffer.size() > std::numeric_limits<std::size_t>::max())
         return tl::unexpected(Error{.code = Errc::unsupported,
-                                    .operation = "CpuMap::map",
+                                    .operation = operation,
                                     .object = describe(buffer),
                                     .problem = "its size cannot be mapped in this process",
                                     .remedy = "Use a buffer that fits the address space"});
+    const bool strict =
+        mode == CpuMapMode::strict || (mode == CpuMapMode::automatic && strict_by_environment());
+
+    // Never destroyed: mappings may be made and dropped by other static objects' destructors.
+    static auto& mappings = *new Mappings<State>;
+    const std::scoped_lock held(mappings.lock);
+    if (auto known = mappings.find(buffer, access, strict))
+        return CpuMap(std::move(known));
+
     auto copy = buffer.duplicate();
     if (!copy)
         return tl::unexpected(std::move(copy.error()));
@@ -34,7 +74,7 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access) noexcept {
     if (address == MAP_FAILED) {
         const int error = errno;
         Error failure = sys::failed_call(
-            error, "CpuMap::map", describe(buffer),
+            error, operation, describe(buffer),
             "the kernel gave no mapping for access " + std::string(to_string(access)),
             error == EACCES ? "Map it for reading, or have the exporter give the fd out read-write"
                             : "Use an exporter whose buffers the CPU can map");
@@ -42,7 +82,16 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access) noexcept {
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));
     }
-    return CpuMap(std::make_shared<const State>(std::move(*copy), address, access));
+    auto state = std::make_shared<State>(std::move(*copy), address, access);
+    if (strict) {
+        state->strict.emplace(address, buffer.size(), describe(buffer));
+        if (const int error = state->strict->error(); error != 0)
+            return tl::unexpected(sys::failed_call(error, operation, describe(buffer),
+                                                   "its pages cannot be protected",
+                                                   "Map it without CpuMapMode::strict"));
+    }
+    mappings.all.push_back(state);
+    return CpuMap(std::move(state));
 }
 
 std::uint64_t CpuMap::size() const noexcept {

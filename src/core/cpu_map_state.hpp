@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// The mapping that a CpuMap and the accesses on it share. Not installed.
+/// The mapping that CpuMaps and the accesses on them share. Not installed.
 #pragma once
 
 #include <cstddef>
+#include <optional>
 
 #include <sluice/cpu_map.hpp>
+
+#include "core/strict_pages.hpp"
 
 namespace sluice {
 
@@ -19,6 +22,7 @@ struct CpuMap::State {
     DmaBuf buffer; // our own duplicate: END needs a fd for as long as an access may be open
     void* address;
     Access access;
+    std::optional<StrictPages> strict;
 };
 
 } // namespace sluice

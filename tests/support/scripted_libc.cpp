@@ -25,6 +25,7 @@ int __real_fstatfs(int fd, struct statfs* filesystem);
 int __real_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
 void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
 int __real_munmap(void* at, size_t size);
+int __real_mprotect(void* at, size_t size, int protection);
 
 int __wrap_ioctl(int fd, unsigned long request, ...) {
     va_list list;
@@ -65,6 +66,11 @@ void* __wrap_mmap(void* at, size_t size, int protection, int flags, int fd, off_
 
 int __wrap_munmap(void* at, size_t size) {
     return script && script->munmap ? script->munmap(at, size) : __real_munmap(at, size);
+}
+
+int __wrap_mprotect(void* at, size_t size, int protection) {
+    return script && script->mprotect ? script->mprotect(at, size, protection)
+                                      : __real_mprotect(at, size, protection);
 }
 }
 // NOLINTEND(bugprone-reserved-identifier)

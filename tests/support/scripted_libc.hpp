@@ -29,6 +29,7 @@ struct ScriptedLibc {
     std::function<void*(void* at, size_t size, int protection, int flags, int fd, off_t offset)>
         mmap;
     std::function<int(void* at, size_t size)> munmap;
+    std::function<int(void* at, size_t size, int protection)> mprotect;
 
     /// Makes every memfd pass for a dma-buf of its own size.
     void memfds_are_dma_bufs();

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/cpu_access.hpp>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
 #include <linux/dma-buf.h>
 #include <sys/mman.h>
 
+#include <sluice/log.hpp>
+
+#include "core/implicit_sync_probe.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
@@ -36,6 +45,10 @@ protected:
             return idle ? 1 : 0;
         };
         libc.ioctl = [this](int, unsigned long request, void* argument) {
+            if (request == DMA_BUF_IOCTL_EXPORT_SYNC_FILE) { // a pending fence is polled for
+                errno = ENOTTY;
+                return -1;
+            }
             EXPECT_EQ(request, DMA_BUF_IOCTL_SYNC);
             if (!refusals.empty()) {
                 errno = refusals.back();
@@ -45,6 +58,11 @@ protected:
             edges.push_back(static_cast<dma_buf_sync*>(argument)->flags);
             return 0;
         };
+    }
+
+    void TearDown() override {
+        probe::forget();
+        FdTest::TearDown();
     }
 
     static DmaBuf buffer() { return std::move(*DmaBuf::from_fd(test::memfd(8192))); }
@@ -210,6 +228,246 @@ TEST_F(CpuAccessTest, TheMappingGoesWithItsLastHolder) {
         EXPECT_EQ(unmapped, 0);
     }
     EXPECT_EQ(unmapped, 1);
+}
+
+TEST_F(CpuAccessTest, ABufferIsMappedOnceHoweverOftenItIsAskedFor) {
+    const DmaBuf of = buffer();
+    const DmaBuf same = std::move(*of.duplicate());
+    auto first = CpuMap::map(of, Access::read_write, CpuMapMode::quick);
+    for (const Access access : {Access::read, Access::write, Access::read_write}) {
+        auto again = CpuMap::map(same, access, CpuMapMode::quick);
+        ASSERT_TRUE(again);
+        EXPECT_EQ(*first, *again);
+    }
+    EXPECT_NE(*first, *CpuMap::map(same, Access::read, CpuMapMode::strict));
+    EXPECT_NE(*first, *CpuMap::map(buffer(), Access::read, CpuMapMode::quick));
+}
+
+TEST_F(CpuAccessTest, AMappingThatOnlyReadsDoesNotServeAWriter) {
+    const DmaBuf of = buffer();
+    auto reader = CpuMap::map(of, Access::read);
+    auto writer = CpuMap::map(of, Access::write);
+    ASSERT_TRUE(reader && writer);
+    EXPECT_NE(*reader, *writer);
+    EXPECT_TRUE(CpuAccess::begin(*writer, Access::write, deadline_in(1s)));
+}
+
+TEST_F(CpuAccessTest, PlanesOfOneBufferAreBracketedOnce) {
+    const DmaBuf a = buffer();
+    const DmaBuf b = buffer();
+    const std::array maps{*CpuMap::map(a, Access::read_write), *CpuMap::map(b, Access::read_write),
+                          *CpuMap::map(*a.duplicate(), Access::read_write),
+                          *CpuMap::map(a, Access::read)};
+    auto access = CpuAccess::begin(maps, Access::read, deadline_in(1s));
+    ASSERT_TRUE(access);
+    EXPECT_EQ(edges, (std::vector{READ | START, READ | START}));
+    EXPECT_EQ(access->bytes(0).data(), access->bytes(2).data());
+    EXPECT_NE(access->bytes(0).data(), access->bytes(1).data());
+    EXPECT_EQ(access->bytes(3).size(), 8192U);
+    EXPECT_TRUE(access->bytes(4).empty());
+    EXPECT_TRUE(access->end());
+    EXPECT_EQ(edges, (std::vector{READ | START, READ | START, READ | END, READ | END}));
+}
+
+TEST_F(CpuAccessTest, AnAccessIsOverOneToFourMappings) {
+    const CpuMap one = map(Access::read);
+    const std::vector<CpuMap> five(5, one);
+    EXPECT_EQ(CpuAccess::begin(std::span(five), Access::read, deadline_in(1s)).error().code,
+              Errc::invalid_argument);
+    EXPECT_EQ(
+        CpuAccess::begin(std::span<const CpuMap>(), Access::read, deadline_in(1s)).error().code,
+        Errc::invalid_argument);
+    EXPECT_TRUE(CpuAccess::begin(std::span(five).first(4), Access::read, deadline_in(1s)));
+}
+
+TEST_F(CpuAccessTest, AllBracketsAreOpenOrNone) {
+    const std::array maps{map(Access::read), map(Access::read), map(Access::read)};
+    int starts = 0;
+    libc.ioctl = [&](int, unsigned long, void* argument) {
+        const auto flags = static_cast<dma_buf_sync*>(argument)->flags;
+        edges.push_back(flags);
+        if (flags == (READ | START) && ++starts == 3) {
+            errno = EIO;
+            return -1;
+        }
+        return 0;
+    };
+    auto refused = CpuAccess::begin(maps, Access::read, deadline_in(1s));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(edges,
+              (std::vector{READ | START, READ | START, READ | START, READ | END, READ | END}));
+}
+
+TEST_F(CpuAccessTest, AStormOfInterruptionsEndsAtTheDeadline) {
+    const CpuMap mapping = map(Access::read);
+    libc.ioctl = [](int, unsigned long, void*) {
+        errno = EINTR;
+        return -1;
+    };
+    const Deadline deadline = deadline_in(10ms);
+    auto stormy = CpuAccess::begin(mapping, Access::read, deadline);
+    ASSERT_FALSE(stormy);
+    EXPECT_EQ(stormy.error().code, Errc::timed_out);
+    EXPECT_GE(Deadline::clock::now(), deadline);
+}
+
+/// What the log was told.
+class CpuAccessLogTest : public CpuAccessTest {
+protected:
+    void SetUp() override {
+        CpuAccessTest::SetUp();
+        set_log(
+            [](const Error& error, void* user) noexcept {
+                static_cast<std::vector<int>*>(user)->push_back(error.sys_errno);
+            },
+            &logged);
+    }
+    void TearDown() override {
+        set_log(nullptr, nullptr);
+        CpuAccessTest::TearDown();
+    }
+
+    std::vector<int> logged;
+};
+
+TEST_F(CpuAccessLogTest, AnEndThatNobodyCanBeToldOfGoesToTheLog) {
+    const CpuMap mapping = map(Access::read);
+    {
+        auto access = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+        refusals = {EIO};
+    }
+    EXPECT_EQ(logged, std::vector{EIO});
+    auto access = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+    auto other = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+    refusals = {EINVAL};
+    *access = std::move(*other);
+    EXPECT_EQ(logged, (std::vector{EIO, EINVAL}));
+    refusals = {ENOMEM};
+    EXPECT_EQ(access->end().error().sys_errno, ENOMEM);
+    EXPECT_EQ(logged.size(), 2U) << "what is returned is not logged as well";
+}
+
+TEST_F(CpuAccessLogTest, OfSeveralRefusedEndsTheFirstIsReturned) {
+    const std::array maps{map(Access::read), map(Access::read), map(Access::read)};
+    auto access = CpuAccess::begin(maps, Access::read, deadline_in(1s));
+    refusals = {ENOMEM, EIO, EINVAL};
+    EXPECT_EQ(access->end().error().sys_errno, EINVAL);
+    EXPECT_EQ(logged, (std::vector{EIO, ENOMEM}));
+}
+
+class StrictTest : public CpuAccessTest {
+protected:
+    static CpuMap strict(Access access = Access::read_write) {
+        return std::move(*CpuMap::map(buffer(), access, CpuMapMode::strict));
+    }
+};
+
+using StrictDeathTest = StrictTest;
+
+/// Kept out of the optimiser's hands.
+void touch(std::byte* at) {
+    *const_cast<volatile std::byte*>(at) = std::byte{1};
+}
+void look(const std::byte* at) {
+    (void)*const_cast<const volatile std::byte*>(at);
+}
+
+TEST_F(StrictTest, InsideItsAccessTheMemoryIsOpen) {
+    const CpuMap mapping = strict();
+    for (const Access access : {Access::write, Access::read_write, Access::read}) {
+        auto opened = CpuAccess::begin(mapping, access, deadline_in(1s));
+        ASSERT_TRUE(opened) << opened.error().message();
+        look(opened->bytes().data());
+        if (writes(access))
+            touch(&opened->bytes().back());
+        EXPECT_TRUE(opened->end());
+    }
+}
+
+TEST_F(StrictTest, TheMemoryStaysOpenUntilTheLastAccessEnds) {
+    const CpuMap mapping = strict();
+    auto reader = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+    {
+        auto writer = CpuAccess::begin(mapping, Access::write, deadline_in(1s));
+        touch(reader->bytes().data());
+    }
+    look(reader->bytes().data());
+}
+
+TEST_F(StrictTest, PagesThatCannotBeOpenedOpenNoBracket) {
+    const CpuMap mapping = strict();
+    libc.mprotect = [](void*, size_t, int) {
+        errno = ENOMEM;
+        return -1;
+    };
+    auto refused = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::no_resources);
+    EXPECT_EQ(edges, (std::vector{READ | START, READ | END}));
+    EXPECT_FALSE(CpuMap::map(buffer(), Access::read, CpuMapMode::strict));
+}
+
+TEST_F(StrictTest, ThreadsMayOpenAndCloseAtOnce) {
+    const CpuMap mapping = strict();
+    std::atomic<int> ends = 0;
+    libc.ioctl = [&](int, unsigned long, void*) {
+        ++ends;
+        return 0;
+    };
+    libc.ppoll = [](pollfd* fds, nfds_t, const timespec*) {
+        fds->revents = fds->events;
+        return 1;
+    };
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i)
+        threads.emplace_back([&] {
+            for (int n = 0; n < 200; ++n)
+                look(CpuAccess::begin(mapping, Access::read, deadline_in(60s))->bytes().data());
+        });
+    threads.clear();
+    EXPECT_EQ(ends, 2 * 4 * 200);
+}
+
+TEST_F(StrictDeathTest, AStrayTouchDiesWithTheBuffersNameAndWhatWasMissing) {
+    const CpuMap mapping = strict();
+    const CpuMap other = strict();
+    std::byte* memory = CpuAccess::begin(mapping, Access::read, deadline_in(1s))->bytes().data();
+    auto elsewhere = CpuAccess::begin(other, Access::write, deadline_in(1s));
+    EXPECT_DEATH(look(memory + 5), "stray read at byte 5 of buffer ino .*memfd:sluice-test.*: no "
+                                   "access is open on it, CpuAccess::begin with Access::read");
+    EXPECT_DEATH(touch(memory + 8191), "stray write at byte 8191 of buffer ino .*: no access is "
+                                       "open on it, CpuAccess::begin with Access::write");
+    auto reader = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
+    EXPECT_DEATH(touch(memory), "stray write at byte 0 .*: only accesses that read are open");
+}
+
+TEST_F(StrictDeathTest, TheProgramsOwnHandlerGetsItsTurn) {
+    const CpuMap mapping = strict();
+    std::byte* memory = CpuAccess::begin(mapping, Access::read, deadline_in(1s))->bytes().data();
+    EXPECT_DEATH(
+        {
+            // Elsewhere than in a guarded mapping nothing of ours is said.
+            std::byte* hole = static_cast<std::byte*>(
+                ::mmap(nullptr, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+            std::fputs("in a hole\n", stderr);
+            look(hole);
+        },
+        "in a hole\n(==|$|[^s])");
+    EXPECT_EXIT(raise(SIGSEGV), ::testing::KilledBySignal(SIGSEGV), "^$");
+    (void)memory;
+}
+
+TEST_F(StrictTest, TheEnvironmentSwitchesItOn) {
+    const DmaBuf of = buffer();
+    const CpuMap quick = std::move(*CpuMap::map(of, Access::read, CpuMapMode::quick));
+    const CpuMap guarded = std::move(*CpuMap::map(of, Access::read, CpuMapMode::strict));
+    for (const auto& [value, expected] :
+         {std::pair("1", guarded), std::pair("0", quick), std::pair("", quick)}) {
+        setenv("SLUICE_STRICT", value, 1);
+        EXPECT_EQ(*CpuMap::map(of, Access::read), expected) << value;
+    }
+    unsetenv("SLUICE_STRICT");
+    EXPECT_EQ(*CpuMap::map(of, Access::read), quick);
 }
 
 } // namespace
