@@ -37,6 +37,12 @@ template <typename State> struct Mappings {
     }
 };
 
+/// Never destroyed: mappings may be made and dropped by other static objects' destructors.
+template <typename State> Mappings<State>& mappings() {
+    static auto& only = *new Mappings<State>;
+    return only;
+}
+
 bool strict_by_environment() noexcept {
     const char* value = std::getenv("SLUICE_STRICT");
     return value != nullptr && std::string_view(value) == "1";
@@ -60,11 +66,10 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
     const bool strict =
         mode == CpuMapMode::strict || (mode == CpuMapMode::automatic && strict_by_environment());
 
-    // Never destroyed: mappings may be made and dropped by other static objects' destructors.
-    static auto& mappings = *new Mappings<State>;
-    const std::scoped_lock held(mappings.lock);
-    if (auto known = mappings.find(buffer, access, strict))
-        return CpuMap(std::move(known));
+    auto& known = mappings<State>();
+    const std::scoped_lock held(known.lock);
+    if (auto state = known.find(buffer, access, strict))
+        return CpuMap(std::move(state));
 
     auto copy = buffer.duplicate();
     if (!copy)
@@ -90,7 +95,7 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
                                                    "its pages cannot be protected",
                                                    "Map it without CpuMapMode::strict"));
     }
-    mappings.all.push_back(state);
+    known.all.push_back(state);
     return CpuMap(std::move(state));
 }
 

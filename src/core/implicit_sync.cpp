@@ -80,7 +80,7 @@ Result<ImplicitSyncCaps> implicit_sync_caps(const DmaBuf& buffer) noexcept {
 }
 
 short ImplicitFence::poll_events() const noexcept {
-    return fence_ ? POLLIN : DmaBuf::poll_events(access_);
+    return fence_ ? short{POLLIN} : DmaBuf::poll_events(access_);
 }
 
 Result<void> ImplicitFence::wait(Deadline deadline) const noexcept {

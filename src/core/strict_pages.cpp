@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 
@@ -19,7 +20,7 @@ namespace sluice {
 /// Ranges are used again and never freed, since the handler may look at any of them at any time.
 struct StrictPages::Range {
     std::mutex lock; // of the counts and the protection; the handler only reads the counts
-    std::atomic<std::uintptr_t> begin = 0;
+    std::atomic<std::byte*> begin = nullptr;
     std::atomic<std::size_t> size = 0; // 0: free
     std::atomic<unsigned> readers = 0;
     std::atomic<unsigned> writers = 0;
@@ -56,15 +57,20 @@ private:
     std::size_t length_ = 0;
 };
 
-const Range* find(std::uintptr_t address) noexcept {
+/// Where \p address lies in \p range, or past its size.
+std::size_t offset_in(const Range& range, const void* address) noexcept {
+    return reinterpret_cast<std::uintptr_t>(address) -
+           reinterpret_cast<std::uintptr_t>(range.begin.load(std::memory_order_relaxed));
+}
+
+const Range* find(const void* address) noexcept {
     for (const Range* range = ranges.load(std::memory_order_acquire); range; range = range->next)
-        if (address - range->begin.load(std::memory_order_relaxed) <
-            range->size.load(std::memory_order_acquire))
+        if (offset_in(*range, address) < range->size.load(std::memory_order_acquire))
             return range;
     return nullptr;
 }
 
-void explain(const Range& range, std::uintptr_t address, const void* context) noexcept {
+void explain(const Range& range, const void* address, const void* context) noexcept {
     std::string_view touch = "read or write";
 #if defined(__x86_64__)
     constexpr greg_t write_fault = 2; // of the page fault's error code
@@ -74,8 +80,7 @@ void explain(const Range& range, std::uintptr_t address, const void* context) no
     (void)context;
 #endif
     Line line;
-    line << "sluice: stray " << touch << " at byte "
-         << (address - range.begin.load(std::memory_order_relaxed)) << " of "
+    line << "sluice: stray " << touch << " at byte " << offset_in(range, address) << " of "
          << std::string_view(range.what.data()) << ": ";
     if (range.writers != 0)
         line << "the mapping was made to read";
@@ -91,10 +96,9 @@ void explain(const Range& range, std::uintptr_t address, const void* context) no
 
 void on_segv(int signal, siginfo_t* info, void* context) {
     const int saved = errno;
-    const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
     const bool fault = info->si_code > 0; // and not kill(2)
-    if (const Range* range = fault ? find(address) : nullptr)
-        explain(*range, address, context);
+    if (const Range* range = fault ? find(info->si_addr) : nullptr)
+        explain(*range, info->si_addr, context);
     errno = saved;
     if ((previous.sa_flags & SA_SIGINFO) != 0) {
         previous.sa_sigaction(signal, info, context);
@@ -138,7 +142,7 @@ StrictPages::StrictPages(void* address, std::size_t size, std::string_view what)
     std::copy_n(what.data(), std::min(what.size(), range_->what.size() - 1), range_->what.data());
     range_->readers = 0;
     range_->writers = 0;
-    range_->begin.store(reinterpret_cast<std::uintptr_t>(address), std::memory_order_relaxed);
+    range_->begin.store(static_cast<std::byte*>(address), std::memory_order_relaxed);
     range_->size.store(size, std::memory_order_release);
 }
 
@@ -163,7 +167,7 @@ int StrictPages::protect(unsigned readers, unsigned writers) noexcept {
     };
     const int wanted = protection(readers, writers);
     if (wanted != protection(range_->readers, range_->writers) &&
-        mprotect(reinterpret_cast<void*>(range_->begin.load()), range_->size, wanted) != 0)
+        mprotect(range_->begin, range_->size, wanted) != 0)
         return errno;
     range_->readers = readers;
     range_->writers = writers;
