@@ -194,6 +194,11 @@ TEST_F(CpuAccessTest, AReadOnlyBufferIsMappedForReadingOnly) {
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::no_permission);
     EXPECT_EQ(refused.error().sys_errno, EACCES);
+
+    auto same = DmaBuf::from_fd(std::move(writable));
+    auto mapped = CpuMap::map(*same, Access::write);
+    ASSERT_TRUE(mapped);
+    EXPECT_FALSE(CpuMap::map(*buffer, Access::write)) << "another fd's mapping is no way around";
 }
 
 TEST_F(CpuAccessTest, RefusedMappingsLeaveNothingBehind) {
