@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <string>
 
 #include <sluice/dma_buf.hpp>
 #include <sluice/error.hpp>
@@ -14,10 +16,11 @@
 
 namespace sluice {
 
-/// Where one plane of an image lies in its buffer.
+/// Where one plane of an image lies.
 struct FramePlane {
-    std::uint32_t offset = 0; ///< First byte of the plane, counted from the buffer's start.
+    std::uint32_t offset = 0; ///< First byte of the plane, counted from its buffer's start.
     std::uint32_t stride = 0; ///< Bytes from one row to the next.
+    std::uint32_t buffer = 0; ///< Which of the frame's buffers it lies in.
 };
 
 /// What an image looks like in memory.
@@ -25,33 +28,55 @@ struct FrameLayout {
     std::uint32_t width = 0;    ///< Pixels.
     std::uint32_t height = 0;   ///< Rows of pixels.
     std::uint32_t format = 0;   ///< DRM_FORMAT_*; one of `formats()`.
-    std::uint64_t modifier = 0; ///< DRM_FORMAT_MOD_*; LINEAR is 0. INVALID is not a layout.
-    /// The planes in the format's order, all in one buffer: as many as the format has
-    /// (`FormatInfo::plane_count`); those after them stay zero.
+    std::uint64_t modifier = 0; ///< DRM_FORMAT_MOD_*; LINEAR is 0.
+    /// How many planes there are in memory; 0 means as many as the format has
+    /// (`FormatInfo::plane_count`). A modifier may add some of its own: what compresses an image
+    /// lies in further planes.
+    std::uint32_t plane_count = 0;
+    /// The planes, the format's in the format's order, then the modifier's. The rest stays zero.
     std::array<FramePlane, max_planes> planes{};
 };
 
-/// An image over a buffer, its layout checked once and for all against the buffer's real size.
+/// An image over buffers, its layout checked once and for all against the buffers' real sizes.
 ///
-/// A frame is a handle on shared, immutable state: copies are cheap and mean the same frame, and
-/// whoever holds one (an attachment, a screen) keeps the buffer alive. Any thread may use it.
+/// A frame is a handle on shared state: copies are cheap and mean the same frame, and whoever holds
+/// one (an attachment, a screen) keeps the buffers alive. Any thread may use it.
 class SLUICE_API Frame {
 public:
-    /// Checks \p layout against \p buffer: each refusal names the value and the bound it broke.
-    /// \param buffer taken over on success; on failure it stays the caller's.
-    /// \returns the frame, or
-    ///   - `invalid_argument`: no pixels; a plane's stride below its row or above INT32_MAX; a
-    ///   plane
-    ///     that the format does not have; DRM_FORMAT_MOD_INVALID, which names no layout;
-    ///   - `unsupported`: a format or modifier that sluice does not know;
-    ///   - `out_of_bounds`: a plane's last pixel would lie past the buffer's end.
+    /// Checks \p layout against \p buffers: each refusal names the plane, the value and the bound.
     ///
-    /// Odd sizes round up: the chroma of a 1x1 NV12 is one block of 2 bytes. Planes may share rows
-    /// or overlap; nothing here reads them.
+    /// What is checked depends on the modifier. LINEAR: every byte. Others: what holds for all of
+    /// them, since only drivers know their layouts: the number of planes, and that each begins
+    /// inside its buffer. INVALID, the layout that a driver has not told, is held to its format's
+    /// planes, and only the device that made it can use such a frame.
+    ///
+    /// Odd sizes round up: the chroma of a 1x1 NV12 is one block of 2 bytes. Planes may overlap;
+    /// nothing here reads them.
+    /// \param buffers taken over on success; on failure they stay the caller's. Those that are the
+    ///   same buffer, by identity, become one, and the planes' numbers follow.
+    /// \returns the frame, or
+    ///   - `invalid_argument`: no pixels; more or fewer planes than format and modifier have; a
+    ///     stride below the plane's row, above INT32_MAX, or no multiple of the pixel's size; a
+    ///     plane in a buffer that is not there, or a buffer without a plane;
+    ///   - `unsupported`: a format that sluice does not know;
+    ///   - `out_of_bounds`: a plane reaches past its buffer's end.
+    [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
+                                              std::span<DmaBuf> buffers) noexcept;
+
+    /// The same over one buffer.
     [[nodiscard]] static Result<Frame> create(const FrameLayout& layout, DmaBuf&& buffer) noexcept;
 
+    /// As it was given, with `plane_count` filled in.
     [[nodiscard]] const FrameLayout& layout() const noexcept;
-    [[nodiscard]] const DmaBuf& buffer() const noexcept;
+
+    /// The buffers, each another one; `FramePlane::buffer` counts in here.
+    [[nodiscard]] std::span<const DmaBuf> buffers() const noexcept;
+
+    /// The buffer that \p plane lies in. \param plane below `layout().plane_count`.
+    [[nodiscard]] const DmaBuf& buffer(std::uint32_t plane = 0) const noexcept;
+
+    /// True where planes lie in several buffers.
+    [[nodiscard]] bool disjoint() const noexcept { return buffers().size() > 1; }
 
     /// True where both are the same frame, not merely equal ones.
     [[nodiscard]] bool operator==(const Frame& other) const noexcept = default;
@@ -63,7 +88,8 @@ private:
     std::shared_ptr<const State> state_;
 };
 
-/// \p layout for people: "1024x768 XR24 LINEAR, stride 4096, offset 0"; further planes follow.
+/// \p layout for people: "1024x768 XR24 LINEAR, stride 4096, offset 0"; further planes
+/// follow, with the buffer where that is not the first.
 [[nodiscard]] SLUICE_API std::string describe(const FrameLayout& layout) noexcept;
 
 } // namespace sluice

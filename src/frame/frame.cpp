@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/frame.hpp>
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <drm_fourcc.h>
 
@@ -27,20 +30,15 @@ std::string stride_of(const FramePlane& plane, std::uint32_t index) {
     return "plane " + to_string(index) + "'s stride of " + to_string(plane.stride) + " bytes";
 }
 
-/// Why plane \p index of \p layout cannot lie in \p size bytes, or nothing.
-std::optional<Refusal> refuse_plane(const FrameLayout& layout, const FormatInfo& format,
-                                    std::uint32_t index, std::uint64_t size) {
+std::string planes(std::uint32_t count) {
+    return to_string(count) + (count == 1 ? " plane" : " planes");
+}
+
+/// Why plane \p index of a LINEAR \p layout cannot lie in \p size bytes, or nothing.
+std::optional<Refusal> refuse_linear_plane(const FrameLayout& layout, const FormatInfo& format,
+                                           std::uint32_t index, std::uint64_t size) {
+    constexpr const char* as_told = "Pass the stride in bytes, as the exporter tells it";
     const FramePlane& plane = layout.planes[index];
-    if (index >= format.plane_count) {
-        if (plane.offset == 0 && plane.stride == 0)
-            return std::nullopt;
-        return Refusal{Errc::invalid_argument,
-                       "plane " + to_string(index) + " has offset " + to_string(plane.offset) +
-                           " and stride " + to_string(plane.stride) + ", and " +
-                           format_name(layout.format) + " has " + to_string(format.plane_count) +
-                           (format.plane_count == 1 ? " plane" : " planes"),
-                       "Leave the planes that the format does not have zero"};
-    }
     // Factors of 32 bits: no 64-bit product below can wrap, and the sum of them stays below 2^64.
     const FormatPlane& block = format.planes[index];
     const std::uint64_t row = block.row_bytes(layout.width);
@@ -50,11 +48,17 @@ std::optional<Refusal> refuse_plane(const FrameLayout& layout, const FormatInfo&
                            to_string(row / block.block_bytes) +
                            (block.block_width == 1 ? " pixels x " : " blocks x ") +
                            to_string(block.block_bytes) + " bytes = " + to_string(row),
-                       "Pass the stride in bytes, as the exporter tells it"};
+                       as_told};
     if (plane.stride > std::uint32_t{INT32_MAX})
         return Refusal{Errc::invalid_argument,
-                       stride_of(plane, index) + " is above " + to_string(INT32_MAX),
-                       "Pass the stride in bytes, as the exporter tells it"};
+                       stride_of(plane, index) + " is above " + to_string(INT32_MAX), as_told};
+    // Pixels of three bytes are packed into rows that end on whole words.
+    if (std::has_single_bit(block.block_bytes) && plane.stride % block.block_bytes != 0)
+        return Refusal{Errc::invalid_argument,
+                       stride_of(plane, index) + " is no multiple of its " +
+                           to_string(block.block_bytes) +
+                           (block.block_width == 1 ? " bytes a pixel" : " bytes a block"),
+                       as_told};
     const std::uint64_t end =
         plane.offset + std::uint64_t{plane.stride} * (block.rows(layout.height) - 1) + row;
     if (end > size)
@@ -65,59 +69,137 @@ std::optional<Refusal> refuse_plane(const FrameLayout& layout, const FormatInfo&
     return std::nullopt;
 }
 
-/// Why \p layout cannot lie in \p size bytes, or nothing.
-std::optional<Refusal> refuse(const FrameLayout& layout, std::uint64_t size) {
-    const FormatInfo* format = find_format(layout.format);
-    if (format == nullptr) {
-        std::string known;
-        for (const FormatInfo& each : formats())
-            known += (known.empty() ? "" : ", ") + std::string(each.name);
-        return Refusal{Errc::unsupported, format_name(layout.format) + " is not a format it knows",
-                       "Use one of " + known};
-    }
-    if (layout.modifier == DRM_FORMAT_MOD_INVALID)
-        return Refusal{Errc::invalid_argument,
-                       "modifier INVALID leaves the layout to the driver that made it",
-                       "Name the modifier; LINEAR is 0"};
-    if (layout.modifier != DRM_FORMAT_MOD_LINEAR)
-        return Refusal{Errc::unsupported,
-                       "modifier " + modifier_name(layout.modifier) + " is not LINEAR",
-                       "Allocate the buffer LINEAR"};
+/// Why \p layout, its plane_count filled in, cannot lie in \p buffers, or nothing.
+std::optional<Refusal> refuse(const FrameLayout& layout, const FormatInfo& format,
+                              std::span<const DmaBuf> buffers) {
     if (layout.width == 0 || layout.height == 0)
         return Refusal{Errc::invalid_argument,
                        "its size is " + to_string(layout.width) + "x" + to_string(layout.height),
                        "A frame has at least one pixel"};
-    for (std::uint32_t i = 0; i < max_planes; ++i)
-        if (auto refusal = refuse_plane(layout, *format, i, size))
-            return refusal;
+    // Modifiers that are a layout of their own may add planes, and never take any away.
+    const bool plain =
+        layout.modifier == DRM_FORMAT_MOD_LINEAR || layout.modifier == DRM_FORMAT_MOD_INVALID;
+    if (layout.plane_count < format.plane_count || layout.plane_count > max_planes ||
+        (plain && layout.plane_count != format.plane_count))
+        return Refusal{Errc::invalid_argument,
+                       "it has " + planes(layout.plane_count) + ", and " +
+                           format_name(layout.format) + " has " + planes(format.plane_count) +
+                           (plain ? "" : ", up to " + to_string(max_planes) + " with a modifier's"),
+                       "Pass every plane that the exporter tells of"};
+    for (std::uint32_t i = 0; i < max_planes; ++i) {
+        const FramePlane& plane = layout.planes[i];
+        if (i >= layout.plane_count) {
+            if (plane.offset != 0 || plane.stride != 0 || plane.buffer != 0)
+                return Refusal{Errc::invalid_argument,
+                               "plane " + to_string(i) + " has offset " + to_string(plane.offset) +
+                                   " and stride " + to_string(plane.stride) + ", and " +
+                                   format_name(layout.format) + " has " +
+                                   planes(layout.plane_count),
+                               "Leave the planes that are not there zero"};
+            continue;
+        }
+        if (plane.buffer >= buffers.size())
+            return Refusal{Errc::invalid_argument,
+                           "plane " + to_string(i) + " lies in buffer " + to_string(plane.buffer) +
+                               ", and there are " + to_string(buffers.size()),
+                           "Count the buffers from 0, in the order in which they are passed"};
+        const std::uint64_t size = buffers[plane.buffer].size();
+        if (layout.modifier == DRM_FORMAT_MOD_LINEAR) {
+            if (auto refusal = refuse_linear_plane(layout, format, i, size))
+                return refusal;
+        } else if (plane.offset >= size) {
+            return Refusal{Errc::out_of_bounds,
+                           "plane " + to_string(i) + " begins at byte " + to_string(plane.offset) +
+                               ", the buffer holds " + to_string(size),
+                           "Check the offset, or allocate a larger buffer"};
+        } else if (plane.stride > std::uint32_t{INT32_MAX}) {
+            return Refusal{Errc::invalid_argument,
+                           stride_of(plane, i) + " is above " + to_string(INT32_MAX),
+                           "Pass the stride in bytes, as the exporter tells it"};
+        }
+    }
+    for (std::uint32_t i = 0; i < buffers.size(); ++i) {
+        const auto in_use = std::span(layout.planes).first(layout.plane_count);
+        if (std::ranges::find(in_use, i, &FramePlane::buffer) == in_use.end())
+            return Refusal{Errc::invalid_argument, "no plane lies in buffer " + to_string(i),
+                           "Pass only buffers that hold a plane"};
+    }
     return std::nullopt;
+}
+
+/// What was passed, as an Error's object.
+std::string describe(const FrameLayout& layout, std::span<const DmaBuf> buffers) {
+    std::string text = sluice::describe(layout) + " in ";
+    for (const DmaBuf& buffer : buffers)
+        text += (&buffer == buffers.data() ? "" : " and ") + sluice::describe(buffer);
+    return buffers.empty() ? text + "no buffer" : text;
 }
 
 } // namespace
 
 struct Frame::State {
     FrameLayout layout;
-    DmaBuf buffer;
+    std::vector<DmaBuf> buffers;
 };
 
 Frame::Frame(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
 
-Result<Frame> Frame::create(const FrameLayout& layout, DmaBuf&& buffer) noexcept {
-    if (auto refusal = refuse(layout, buffer.size()))
+Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers) noexcept {
+    FrameLayout layout = asked;
+    const FormatInfo* format = find_format(layout.format);
+    std::optional<Refusal> refusal;
+    if (format == nullptr) {
+        std::string known;
+        for (const FormatInfo& each : formats())
+            known += (known.empty() ? "" : ", ") + std::string(each.name);
+        refusal =
+            Refusal{Errc::unsupported, format_name(layout.format) + " is not a format it knows",
+                    "Use one of " + known};
+    } else {
+        if (layout.plane_count == 0)
+            layout.plane_count = format->plane_count;
+        refusal = refuse(layout, *format, buffers);
+    }
+    if (refusal)
         return tl::unexpected(Error{.code = refusal->code,
                                     .operation = "Frame::create",
-                                    .object = describe(layout) + " in " + describe(buffer),
+                                    .object = describe(asked, buffers),
                                     .problem = std::move(refusal->problem),
                                     .remedy = std::move(refusal->remedy)});
-    return Frame(std::make_shared<const State>(State{layout, std::move(buffer)}));
+
+    // One buffer may come as several fds. Every one is in use, so there are four at most.
+    auto state = std::make_shared<State>();
+    state->buffers.reserve(buffers.size());
+    std::array<std::uint32_t, max_planes> place{};
+    for (std::size_t i = 0; i < buffers.size(); ++i) {
+        auto known = std::ranges::find_if(
+            state->buffers, [&](const DmaBuf& each) { return same_buffer(each, buffers[i]); });
+        place[i] = static_cast<std::uint32_t>(known - state->buffers.begin());
+        if (known == state->buffers.end())
+            state->buffers.push_back(std::move(buffers[i]));
+        else
+            DmaBuf(std::move(buffers[i])); // taken over, and not needed
+    }
+    for (FramePlane& plane : std::span(layout.planes).first(layout.plane_count))
+        plane.buffer = place[plane.buffer];
+    state->layout = layout;
+    return Frame(std::move(state));
+}
+
+Result<Frame> Frame::create(const FrameLayout& layout, DmaBuf&& buffer) noexcept {
+    return create(layout, std::span(&buffer, 1));
+}
+
+std::span<const DmaBuf> Frame::buffers() const noexcept {
+    return state_->buffers;
 }
 
 const FrameLayout& Frame::layout() const noexcept {
     return state_->layout;
 }
 
-const DmaBuf& Frame::buffer() const noexcept {
-    return state_->buffer;
+const DmaBuf& Frame::buffer(std::uint32_t plane) const noexcept {
+    return state_->buffers[state_->layout.planes[plane].buffer];
 }
 
 std::string describe(const FrameLayout& layout) noexcept {
@@ -125,9 +207,16 @@ std::string describe(const FrameLayout& layout) noexcept {
     std::string text = to_string(layout.width) + "x" + to_string(layout.height) + " " +
                        (format ? std::string(format->name) : format_name(layout.format)) + " " +
                        modifier_name(layout.modifier);
-    for (std::uint32_t i = 0; i < (format ? format->plane_count : 1); ++i)
-        text += (i == 0 ? ", stride " : "; stride ") + to_string(layout.planes[i].stride) +
-                ", offset " + to_string(layout.planes[i].offset);
+    std::uint32_t count = layout.plane_count;
+    if (count == 0)
+        count = format ? format->plane_count : 1;
+    for (std::uint32_t i = 0; i < std::min(count, max_planes); ++i) {
+        const FramePlane& plane = layout.planes[i];
+        text += (i == 0 ? ", stride " : "; stride ") + to_string(plane.stride) + ", offset " +
+                to_string(plane.offset);
+        if (plane.buffer != 0)
+            text += " in buffer " + to_string(plane.buffer);
+    }
     return text;
 }
 

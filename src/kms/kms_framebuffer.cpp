@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/kms_device.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <set>
@@ -66,6 +67,39 @@ Error add_refused(int error, const Frame& frame, const KmsDevice::State& device)
     return failure;
 }
 
+/// A frame's buffers in the card, each for as long as a framebuffer is being made of it. The kernel
+/// gives one handle for one buffer however often it is imported, and does not count it, so each is
+/// closed once.
+class Handles {
+public:
+    explicit Handles(int card) noexcept : card_(card) {}
+    Handles(const Handles&) = delete;
+    Handles& operator=(const Handles&) = delete;
+    ~Handles() {
+        for (std::uint32_t i = 0; i < count_; ++i)
+            if (std::find(handles_.begin(), handles_.begin() + i, handles_[i]) ==
+                handles_.begin() + i)
+                drmCloseBufferHandle(card_, handles_[i]);
+    }
+
+    /// \returns 0 or an errno.
+    [[nodiscard]] int import(int fd) noexcept {
+        if (drmPrimeFDToHandle(card_, fd, &handles_[count_]) != 0)
+            return errno;
+        ++count_;
+        return 0;
+    }
+
+    [[nodiscard]] std::uint32_t operator[](std::uint32_t buffer) const noexcept {
+        return handles_[buffer];
+    }
+
+private:
+    int card_;
+    std::array<std::uint32_t, max_planes> handles_{};
+    std::uint32_t count_ = 0;
+};
+
 } // namespace
 
 KmsFramebuffer::State::~State() {
@@ -87,22 +121,34 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
     const int fd = state_->fd.get();
     const FrameLayout& layout = frame.layout();
 
+    // INVALID is a layout that only the driver knows which made the buffer, and a card that is told
+    // no modifier takes the buffer for LINEAR.
+    if (layout.modifier == DRM_FORMAT_MOD_INVALID ||
+        (layout.modifier != DRM_FORMAT_MOD_LINEAR && !state_->takes_modifiers))
+        return tl::unexpected(
+            Error{.code = Errc::unsupported,
+                  .operation = operation,
+                  .object = describe(frame, *state_),
+                  .problem = layout.modifier == DRM_FORMAT_MOD_INVALID
+                                 ? "modifier INVALID does not tell the card how the pixels lie"
+                                 : "the card takes no modifiers, so LINEAR frames only",
+                  .remedy = "Allocate the frame LINEAR"});
+
     const std::lock_guard lock(state_->handles);
-    std::uint32_t handle = 0;
-    if (drmPrimeFDToHandle(fd, frame.buffer().fd(), &handle) != 0)
-        return tl::unexpected(import_refused(errno, frame, *state_));
-    // The planes lie in one buffer and share its modifier; entries beyond them are zero
-    // (drm_mode.h).
+    Handles imported(fd);
+    for (const DmaBuf& buffer : frame.buffers())
+        if (const int error = imported.import(buffer.fd()); error != 0)
+            return tl::unexpected(import_refused(error, frame, *state_));
+    // Entries beyond the planes are zero (drm_mode.h).
     std::array<std::uint32_t, max_planes> handles{}, pitches{}, offsets{};
     std::array<std::uint64_t, max_planes> modifiers{};
-    for (std::uint32_t i = 0; i < find_format(layout.format)->plane_count; ++i) {
-        handles[i] = handle;
+    for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
+        handles[i] = imported[layout.planes[i].buffer];
         pitches[i] = layout.planes[i].stride;
         offsets[i] = layout.planes[i].offset;
         modifiers[i] = layout.modifier;
     }
     std::uint32_t id = 0;
-    // A driver without modifiers takes what it is given for LINEAR, which is all a frame can be.
     const int refused =
         state_->takes_modifiers
             ? drmModeAddFB2WithModifiers(fd, layout.width, layout.height, layout.format,
@@ -111,8 +157,7 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
             : drmModeAddFB2(fd, layout.width, layout.height, layout.format, handles.data(),
                             pitches.data(), offsets.data(), &id, 0);
     const int error = errno;
-    // The framebuffer holds the memory by itself from here on.
-    drmCloseBufferHandle(fd, handle);
+    // The framebuffer holds the memory by itself from here on, and the handles go.
     if (refused != 0)
         return tl::unexpected(add_refused(error, frame, *state_));
     return KmsFramebuffer(std::make_shared<const KmsFramebuffer::State>(state_, id, frame));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/frame.hpp>
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -100,13 +101,43 @@ TEST_F(FrameTest, RefusalsNameTheValueAndTheBoundAndLeaveTheBufferWithTheCaller)
         {"the largest of everything", with([](L& l) {
              l.width = 0x1fffffffU;
              l.height = 0xffffffffU;
-             l.planes[0] = {.offset = 0xffffffffU, .stride = 0x7fffffffU};
+             l.planes[0] = {.offset = 0xffffffffU, .stride = 0x7ffffffcU};
          }),
          Errc::out_of_bounds, "the buffer holds 4096"},
-        {"no modifier", with([](L& l) { l.modifier = DRM_FORMAT_MOD_INVALID; }),
-         Errc::invalid_argument, "INVALID"},
-        {"a tiled modifier", with([](L& l) { l.modifier = I915_FORMAT_MOD_X_TILED; }),
-         Errc::unsupported, "0x100000000000001 is not LINEAR"},
+        {"stride between pixels", with([](L& l) { l.planes[0].stride = 258; }),
+         Errc::invalid_argument, "stride of 258 bytes is no multiple of its 4 bytes a pixel"},
+        {"too many planes", with([](L& l) { l.plane_count = 5; }), Errc::invalid_argument,
+         "it has 5 planes, and XR24 (0x34325258) has 1 plane"},
+        {"a plane more than LINEAR has", with([](L& l) {
+             l.plane_count = 2;
+             l.planes[1] = l.planes[0];
+         }),
+         Errc::invalid_argument, "it has 2 planes, and XR24 (0x34325258) has 1 plane"},
+        {"a plane more than a format has", with([](L& l) {
+             l.modifier = DRM_FORMAT_MOD_INVALID;
+             l.plane_count = 2;
+         }),
+         Errc::invalid_argument, "it has 2 planes"},
+        {"five planes with a modifier", with([](L& l) {
+             l.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+             l.plane_count = 5;
+         }),
+         Errc::invalid_argument, "has 1 plane, up to 4 with a modifier's"},
+        {"a modifier's plane past the end", with([](L& l) {
+             l.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+             l.plane_count = 2;
+             l.planes[1].offset = 4096;
+         }),
+         Errc::out_of_bounds, "plane 1 begins at byte 4096, the buffer holds 4096"},
+        {"a modifier's stride above INT32_MAX", with([](L& l) {
+             l.modifier = I915_FORMAT_MOD_X_TILED;
+             l.planes[0].stride = 0x80000000U;
+         }),
+         Errc::invalid_argument, "2147483648 bytes is above 2147483647"},
+        {"a buffer that is not there", with([](L& l) { l.planes[0].buffer = 1; }),
+         Errc::invalid_argument, "plane 0 lies in buffer 1, and there are 1"},
+        {"a buffer for a plane that is not there", with([](L& l) { l.planes[3].buffer = 1; }),
+         Errc::invalid_argument, "plane 3 has offset 0"},
         {"an unknown format", with([](L& l) { l.format = DRM_FORMAT_C8; }), Errc::unsupported,
          "C8 (0x20203843)"},
         {"a plane that the format lacks", with([](L& l) { l.planes[1].stride = 256; }),
@@ -205,11 +236,105 @@ TEST_F(FrameTest, TheLargestOfEachFormatDoesNotWrap) {
         FrameLayout layout{
             .width = 1U << 28, .height = UINT32_MAX, .format = format.fourcc, .planes = {}};
         for (std::uint32_t i = 0; i < format.plane_count; ++i)
-            layout.planes[i] = {.offset = UINT32_MAX, .stride = INT32_MAX};
+            layout.planes[i] = {.offset = UINT32_MAX, .stride = INT32_MAX - 7};
         auto refused = Frame::create(layout, buffer(4096));
         ASSERT_FALSE(refused) << format.name;
         EXPECT_NE(refused.error().code, Errc::unsupported) << refused.error().message();
     }
+}
+
+TEST_F(FrameTest, ThePlaneCountIsFilledIn) {
+    EXPECT_EQ(Frame::create(good, buffer(good_size))->layout().plane_count, 1U);
+    EXPECT_EQ(Frame::create(odd_nv12, buffer(odd_nv12_size))->layout().plane_count, 2U);
+}
+
+TEST_F(FrameTest, AModifierMayAddPlanesOfItsOwn) {
+    FrameLayout layout = good;
+    layout.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+    layout.plane_count = 2;
+    layout.planes[1] = {.offset = 4032, .stride = 0}; // some drivers tell no stride for these
+    auto frame = Frame::create(layout, buffer(good_size));
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().plane_count, 2U);
+    EXPECT_NE(describe(frame->layout()).find("; stride 0, offset 4032"), std::string::npos);
+}
+
+TEST_F(FrameTest, ALayoutThatADriverKeepsToItselfIsHeld) {
+    FrameLayout layout = good;
+    layout.modifier = DRM_FORMAT_MOD_INVALID;
+    EXPECT_TRUE(Frame::create(layout, buffer(good_size)));
+}
+
+TEST_F(FrameTest, APackedFormatOfThreeBytesNeedsWholeWordsOnly) {
+    if (find_format(DRM_FORMAT_RGB888) == nullptr)
+        GTEST_SKIP() << "not in the table";
+    const FrameLayout layout{.width = 3,
+                             .height = 2,
+                             .format = DRM_FORMAT_RGB888,
+                             .planes = {FramePlane{.offset = 0, .stride = 16}}};
+    EXPECT_TRUE(Frame::create(layout, buffer(32)));
+}
+
+class DisjointFrameTest : public FrameTest {
+protected:
+    /// A 4x4 NV12 with each plane in a buffer of its own.
+    static constexpr FrameLayout nv12{
+        .width = 4,
+        .height = 4,
+        .format = DRM_FORMAT_NV12,
+        .planes = {FramePlane{.stride = 4, .buffer = 0}, FramePlane{.stride = 4, .buffer = 1}}};
+};
+
+TEST_F(DisjointFrameTest, PlanesLieInTheirOwnBuffers) {
+    std::array buffers{buffer(16), buffer(8)};
+    const std::array inodes{buffers[0].inode(), buffers[1].inode()};
+    auto frame = Frame::create(nv12, buffers);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_TRUE(frame->disjoint());
+    EXPECT_EQ(frame->buffer(0).inode(), inodes[0]);
+    EXPECT_EQ(frame->buffer(1).inode(), inodes[1]);
+    EXPECT_EQ(describe(frame->layout()),
+              "4x4 NV12 LINEAR, stride 4, offset 0; stride 4, offset 0 in buffer 1");
+    EXPECT_LT(buffers[0].fd(), 0) << "taken over";
+}
+
+TEST_F(DisjointFrameTest, EachPlaneIsHeldToItsOwnBuffersSize) {
+    std::array buffers{buffer(16), buffer(7)};
+    auto refused = Frame::create(nv12, buffers);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::out_of_bounds);
+    EXPECT_NE(refused.error().problem.find("plane 1 needs 8 bytes, the buffer holds 7"),
+              std::string::npos);
+    EXPECT_NE(refused.error().object.find(" and buffer ino"), std::string::npos);
+    EXPECT_GE(buffers[0].fd(), 0) << "still the caller's";
+    EXPECT_GE(buffers[1].fd(), 0);
+}
+
+TEST_F(DisjointFrameTest, TwoFdsOfOneBufferAreNotDisjoint) {
+    FrameLayout layout = nv12;
+    layout.planes[1].offset = 16;
+    std::array<DmaBuf, 2> buffers{buffer(24), buffer(1)};
+    buffers[1] = std::move(*buffers[0].duplicate());
+    auto frame = Frame::create(layout, buffers);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_FALSE(frame->disjoint());
+    EXPECT_EQ(frame->buffers().size(), 1U);
+    EXPECT_EQ(frame->layout().planes[1].buffer, 0U);
+    EXPECT_LT(buffers[1].fd(), 0) << "taken over as well";
+}
+
+TEST_F(DisjointFrameTest, EveryBufferHoldsAPlane) {
+    std::array three{buffer(16), buffer(8), buffer(8)};
+    auto refused = Frame::create(nv12, three);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().problem.find("no plane lies in buffer 2"), std::string::npos);
+    refused = Frame::create(nv12, std::span(three).first(1));
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().problem.find("plane 1 lies in buffer 1, and there are 1"),
+              std::string::npos);
+    refused = Frame::create(nv12, std::span<DmaBuf>());
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().object.find("in no buffer"), std::string::npos);
 }
 
 } // namespace
