@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/syncobj.hpp>
