@@ -112,7 +112,7 @@ public:
     [[nodiscard]] std::uint32_t handle() const noexcept { return handle_; }
 
     /// A fd of the same object for another process or device (DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD). The
-    /// kernel makes it close-on-exec. It cannot be polled: see `notify`.
+    /// kernel makes it close-on-exec. It always polls as ready: for event loops see `notify`.
     [[nodiscard]] Result<UniqueFd> export_fd() const noexcept;
 
     /// Puts \p fence at \p point. At point 0 it replaces everything, at others it comes after all
