@@ -68,7 +68,8 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
 
     auto& known = mappings<State>();
     const std::scoped_lock held(known.lock);
-    // A fd that does not allow the access gets no mapping by way of another that does: mmap refuses.
+    // A fd that does not allow the access gets no mapping by way of another that does: mmap
+    // refuses.
     const bool allowed = !writes(access) || buffer.mode() != Access::read;
     if (auto state = allowed ? known.find(buffer, access, strict) : nullptr)
         return CpuMap(std::move(state));

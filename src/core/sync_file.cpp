@@ -10,6 +10,7 @@
 #include <linux/sync_file.h>
 #include <poll.h>
 
+#include "core/fence_list.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 
@@ -43,63 +44,22 @@ Error failed_fence(int error, std::string_view operation, int fd) {
                  .sys_errno = error};
 }
 
+/// What one fence says of itself.
 FenceStatus status_of(const sync_fence_info& fence) noexcept {
     if (fence.status < 0)
         return {.state = FenceState::failed, .error = -fence.status};
     return {.state = fence.status > 0 ? FenceState::signalled : FenceState::pending, .error = 0};
 }
 
-/// The kernel's list of the fences in a sync_file. Up to `few` of them cost one call and no heap.
-class FenceList {
-public:
-    /// \returns 0 or an errno.
-    [[nodiscard]] int read(int fd) {
-        if (ask(fd, few_.data(), few) == 0)
-            return 0;
-        // EINVAL: there are more than fit. Once made, a sync_file never grows.
-        if (errno == EINVAL && ask(fd, nullptr, 0) == 0) {
-            many_.resize(count_);
-            if (ask(fd, many_.data(), count_) == 0)
-                return 0;
-        }
-        return errno;
-    }
-
-    [[nodiscard]] std::span<const sync_fence_info> fences() const noexcept {
-        return {many_.empty() ? few_.data() : many_.data(), count_};
-    }
-
-private:
-    static constexpr __u32 few = 8;
-
-    int ask(int fd, sync_fence_info* fences, __u32 room) noexcept {
-        sync_file_info info{.num_fences = room,
-                            .sync_fence_info = reinterpret_cast<std::uintptr_t>(fences)};
-        const int result = sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info);
-        count_ = info.num_fences;
-        return result;
-    }
-
-    std::array<sync_fence_info, few> few_{};
-    std::vector<sync_fence_info> many_;
-    __u32 count_ = 0;
-};
-
-/// Looks at each fence inside, and not at the sync_file's own state: the kernel (6.12) says of a
-/// merged one that nobody waited for that it has signalled where one of its fences failed.
 Result<FenceStatus> ask_status(int fd, std::string_view operation) {
     FenceList list;
     if (const int error = list.read(fd); error != 0)
         return tl::unexpected(not_a_sync_file(error, operation, fd));
-    FenceStatus all{.state = FenceState::signalled, .error = 0};
-    for (const sync_fence_info& fence : list.fences()) {
-        const FenceStatus one = status_of(fence);
-        if (one.state == FenceState::pending)
-            return one;
-        if (all.state == FenceState::signalled)
-            all = one;
-    }
-    return all;
+    if (list.any_pending())
+        return FenceStatus{.state = FenceState::pending, .error = 0};
+    const int error = list.failure();
+    return FenceStatus{.state = error != 0 ? FenceState::failed : FenceState::signalled,
+                       .error = error};
 }
 
 /// \returns a new sync_file's fd, or -1 with errno set.
@@ -143,12 +103,13 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
         const SyncFile& fence = fence_of(each);
         if (fence.fd() < 0)
             continue;
-        auto status = ask_status(fence.fd(), operation);
-        if (!status)
-            return tl::unexpected(std::move(status.error()));
-        if (status->state == FenceState::failed)
-            return tl::unexpected(failed_fence(status->error, operation, fence.fd()));
-        pending = pending || status->state == FenceState::pending;
+        FenceList list;
+        if (const int error = list.read(fence.fd()); error != 0)
+            return tl::unexpected(not_a_sync_file(error, operation, fence.fd()));
+        // Also one of several in it, while the others are pending.
+        if (const int error = list.failure(); error != 0)
+            return tl::unexpected(failed_fence(error, operation, fence.fd()));
+        pending = pending || list.any_pending();
     }
     if (!pending)
         return SyncFile::signalled();

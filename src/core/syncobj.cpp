@@ -2,17 +2,16 @@
 #include <sluice/syncobj.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <linux/sync_file.h>
 #include <poll.h>
 
+#include "core/fence_list.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/syncobj_uapi.hpp"
 #include "core/sys.hpp"
@@ -135,35 +134,6 @@ private:
     std::uint32_t handle_;
 };
 
-/// The errno of the first fence in a sync_file that has failed; 0 where none has. The sync_file's
-/// own status knows nothing of the failures inside a dma_fence_chain, which is what timelines give.
-/// \returns nothing, with errno set, where it cannot be asked.
-std::optional<int> failure_inside(int fd) {
-    std::array<sync_fence_info, 16> few{};
-    std::vector<sync_fence_info> many;
-    sync_file_info info{};
-    info.num_fences = few.size();
-    info.sync_fence_info = address_of(few.data());
-    if (sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info) != 0) {
-        if (errno != EINVAL)
-            return std::nullopt;
-        // More than a few. A sync_file never gets more than it has.
-        info = {};
-        if (sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info) != 0)
-            return std::nullopt;
-        many.resize(info.num_fences);
-        info = {};
-        info.num_fences = static_cast<__u32>(many.size());
-        info.sync_fence_info = address_of(many.data());
-        if (sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info) != 0)
-            return std::nullopt;
-    }
-    const sync_fence_info* fences = many.empty() ? few.data() : many.data();
-    const auto* end = fences + info.num_fences;
-    const auto* found = std::find_if(fences, end, [](const auto& each) { return each.status < 0; });
-    return found == end ? 0 : -found->status;
-}
-
 /// The fence at a point as the kernel gives it; no fd where nothing was submitted for it yet.
 Result<UniqueFd> export_sync_file(const Place& at) {
     constexpr const char* problem = "the kernel gave out no fence";
@@ -209,13 +179,13 @@ Result<SyncFile> out_of_the_chain(const Place& at, const UniqueFd& chain) {
         return failed(at, errno, problem);
     UniqueFd merged(std::move(merge.fence));
     // Of several fences the kernel notes an error only once somebody has begun to wait for them.
-    if (sys::poll_until(merged.get(), POLLIN, Deadline()) < 0)
+    if (sys::poll_now(merged.get(), POLLIN) < 0)
         return failed(at, errno, problem);
-    const std::optional<int> failure = failure_inside(chain.get());
-    if (!failure)
-        return failed(at, errno, "the fences of the point could not be asked for their state");
-    if (*failure != 0)
-        return fence_failed(at, "the work behind it has failed", *failure);
+    FenceList list;
+    if (const int error = list.read(chain.get()); error != 0)
+        return failed(at, error, "the fences of the point could not be asked for their state");
+    if (const int error = list.failure(); error != 0)
+        return fence_failed(at, "the work behind it has failed", error);
     return SyncFileAdopt::adopt(std::move(merged));
 }
 
@@ -473,19 +443,17 @@ Result<void> Syncobj::import_fence(const SyncFile& fence, std::uint64_t point) c
         return signal_point(*at);
     if (point == 0)
         return import_sync_file(*at, handle_, fence.fd());
-    const std::optional<int> failure = failure_inside(fence.fd());
-    if (!failure) {
-        const int error = errno;
+    FenceList list;
+    if (const int error = list.read(fence.fd()); error != 0)
         return refused(*at, Errc::wrong_object,
                        sys::describe_fd(fence.fd()) +
                            " is not a sync_file: " + sys::errno_text(error),
                        "Keep the fence's fd open until it was imported", error);
-    }
-    if (*failure != 0)
+    if (const int error = list.failure(); error != 0)
         return fence_failed(*at,
                             "the kernel would take " + sys::describe_fd(fence.fd()) +
                                 " as signalled, but the work behind it has failed",
-                            *failure);
+                            error);
     auto binary = Temporary::create(*at);
     if (!binary)
         return tl::unexpected(std::move(binary.error()));
@@ -528,7 +496,7 @@ Result<void> Syncobj::wait(std::uint64_t point, Deadline deadline) const noexcep
         return tl::unexpected(std::move(fence.error()));
     if (!*fence)
         return nothing_submitted(*at); // reset by somebody else in between
-    auto waited = (*fence)->wait(std::max(deadline, Deadline()));
+    auto waited = (*fence)->wait(deadline);
     if (!waited) {
         waited.error().operation = at->operation;
         waited.error().object = describe(*at);

@@ -108,7 +108,8 @@ bool interrupted(int result) noexcept {
 int poll_until(int fd, short events, Deadline deadline) noexcept {
     using namespace std::chrono;
     for (;;) {
-        const auto left = std::max(deadline - Deadline::clock::now(), Deadline::duration::zero());
+        const Deadline now = Deadline::clock::now();
+        const auto left = std::max(deadline, now) - now; // so that nothing overflows
         const auto whole = duration_cast<seconds>(left);
         const int ready =
             poll_once(fd, events,

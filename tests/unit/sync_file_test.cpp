@@ -71,6 +71,12 @@ TEST_F(SyncFileTest, WaitEndsAtTheDeadline) {
     EXPECT_EQ(waited.error().code, Errc::timed_out);
 }
 
+TEST_F(SyncFileTest, TheFarthestPastIsAsGoodAsNow) {
+    ScriptedLibc libc;
+    answer(libc, {0});
+    EXPECT_EQ(fence_over_eventfd(false).wait(Deadline::min()).error().code, Errc::timed_out);
+}
+
 TEST_F(SyncFileTest, WaitReturnsOnceItHasSignalled) {
     ScriptedLibc libc;
     answer(libc, {1});
@@ -233,6 +239,19 @@ TEST_F(SyncFileMergeTest, AFailureIsNotMergedAway) {
         EXPECT_EQ(merged.error().code, Errc::fence_failed);
         EXPECT_EQ(merged.error().sys_errno, EIO);
     }
+}
+
+TEST_F(SyncFileMergeTest, AFailureBesideAPendingOneInsideIsNotMergedAwayEither) {
+    const SyncFile both = fence(0);
+    const SyncFile pending = fence(0);
+    auto answer = libc.ioctl;
+    libc.ioctl = [&](int fd, unsigned long request, void* argument) {
+        if (fd == both.fd() && request == SYNC_IOC_FILE_INFO)
+            return test::answer_file_info(argument, std::array{0, -EIO});
+        return answer(fd, request, argument);
+    };
+    EXPECT_EQ(both.status()->state, FenceState::pending);
+    EXPECT_EQ(SyncFile::merge(pending, both).error().code, Errc::fence_failed);
 }
 
 TEST_F(SyncFileMergeTest, ARefusedMergeLeavesNothingBehind) {
