@@ -111,7 +111,7 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
             return tl::unexpected(failed_fence(error, operation, fence.fd()));
         pending = pending || list.any_pending();
     }
-    if (!pending)
+    if (!pending || first == nullptr)
         return SyncFile::signalled();
     if (merged)
         return SyncFileAdopt::adopt(std::move(merged));
