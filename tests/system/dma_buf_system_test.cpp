@@ -1,186 +1,340 @@
 // SPDX-License-Identifier: MIT
-// dma-bufs and fences on a real kernel.
-#include <cerrno>
-#include <thread>
-
-#include <fcntl.h>
-#include <linux/dma-heap.h>
-
-#include <sluice/cpu_access.hpp>
+// What a dma-buf is: identity, size, name, mode, holds; and fds that are none.
 #include <sluice/dma_buf.hpp>
 
-#include "support/open_fds.hpp"
-#include "support/requires.hpp"
-#include "support/sw_sync.hpp"
-#include "support/udmabuf.hpp"
+#include <atomic>
+#include <cerrno>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <linux/dma-buf.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+#include <sluice/cpu_map.hpp>
+#include <sluice/implicit_sync.hpp>
+
+#include "support/dma_heap.hpp"
+#include "support/fd_limit.hpp"
+#include "support/real_kernel.hpp"
 
 namespace sluice {
 namespace {
 
 using namespace std::chrono_literals;
+using test::accesses;
 using test::SwSync;
 using test::udmabuf;
 
-class DmaBufSystemTest : public test::FdTest {
-protected:
-    void SetUp() override {
-        FdTest::SetUp();
-        SLUICE_REQUIRES(test::has_udmabuf(), "/dev/udmabuf does not open");
-        SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
-    }
-};
+using DmaBufSystemTest = test::RealKernelTest;
 
-FenceState state_of(const Result<SyncFile>& fence) {
-    EXPECT_TRUE(fence) << fence.error().message();
-    return fence->status()->state;
+/// The buffer's /proc/self/fd link.
+std::string link_of(const DmaBuf& buffer) {
+    return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(buffer.fd()));
+}
+
+UniqueFd open_path(const std::string& path, int flags) {
+    return UniqueFd(open(path.c_str(), flags | O_CLOEXEC));
 }
 
 TEST_F(DmaBufSystemTest, RecognisesARealOneByItsFilesystem) {
     const DmaBuf buffer = udmabuf(8192);
     EXPECT_EQ(buffer.size(), 8192U);
+    EXPECT_EQ(lseek(buffer.fd(), 0, SEEK_END), 8192) << "the kernel's other way to tell the size";
     auto borrowed = DmaBuf::from_borrowed_fd(buffer.fd());
     ASSERT_TRUE(borrowed) << borrowed.error().message();
     EXPECT_TRUE(same_buffer(buffer, *borrowed));
     EXPECT_FALSE(same_buffer(buffer, udmabuf(8192)));
 }
 
-TEST_F(DmaBufSystemTest, RefusesOtherGraphicsFds) {
+TEST_F(DmaBufSystemTest, RefusesEveryOtherKindOfFd) {
     SwSync timeline;
     const SyncFile fence = timeline.fence(1);
-    auto refused = DmaBuf::from_borrowed_fd(fence.fd());
-    ASSERT_FALSE(refused);
-    EXPECT_NE(refused.error().message().find("sync_file"), std::string::npos)
-        << refused.error().message();
-    const DmaBuf buffer = udmabuf(4096);
-    auto not_a_fence = SyncFile::from_fd(std::move(*UniqueFd::duplicate(buffer.fd())));
-    ASSERT_FALSE(not_a_fence);
-    EXPECT_EQ(not_a_fence.error().code, Errc::wrong_object);
+    std::vector<std::pair<std::string, UniqueFd>> others;
+    others.emplace_back("sync_file", std::move(*UniqueFd::duplicate(fence.fd())));
+    others.emplace_back("timeline", std::move(*UniqueFd::duplicate(timeline.fd())));
+    others.emplace_back("memfd", test::memfd(4096));
+    others.emplace_back("eventfd", UniqueFd(eventfd(0, EFD_CLOEXEC)));
+    others.emplace_back("epoll", UniqueFd(epoll_create1(EPOLL_CLOEXEC)));
+    others.emplace_back("timerfd", UniqueFd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC)));
+    others.emplace_back("socket", UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+    others.emplace_back("folder", open_path("/", O_RDONLY | O_DIRECTORY));
+    others.emplace_back("/dev/null", open_path("/dev/null", O_RDWR));
+    others.emplace_back("/dev/udmabuf", open_path("/dev/udmabuf", O_RDWR));
+    if (test::has_system_heap())
+        others.emplace_back(test::system_heap, open_path(test::system_heap, O_RDONLY));
+    std::error_code none;
+    for (const auto& node : std::filesystem::directory_iterator("/dev/dri", none))
+        if (node.is_character_file())
+            others.emplace_back(node.path(), open_path(node.path(), O_RDWR));
+    for (auto& [what, fd] : others) {
+        ASSERT_TRUE(fd) << what;
+        const int number = fd.get();
+        auto refused = DmaBuf::from_fd(std::move(fd));
+        ASSERT_FALSE(refused) << what;
+        EXPECT_EQ(refused.error().code, Errc::wrong_object) << what;
+        EXPECT_NE(refused.error().object.find("fd " + std::to_string(number) + " ('"),
+                  std::string::npos)
+            << refused.error().message();
+        EXPECT_EQ(fd.get(), number) << what << " stays the caller's";
+        EXPECT_EQ(DmaBuf::from_borrowed_fd(number).error().code, Errc::wrong_object) << what;
+    }
 }
 
-TEST_F(DmaBufSystemTest, AnIdleBufferGivesASignalledFence) {
-    const DmaBuf buffer = udmabuf(4096);
-    for (const Access access : {Access::read, Access::write, Access::read_write})
-        EXPECT_EQ(state_of(buffer.export_fence(access)), FenceState::signalled);
-    EXPECT_TRUE(buffer.wait(Access::read_write, deadline_in(0s)));
+TEST_F(DmaBufSystemTest, EveryBufferHasItsOwnIdentityWhileItLives) {
+    std::vector<DmaBuf> buffers;
+    std::set<std::uint64_t> identities;
+    for (int n = 0; n < 64; ++n) {
+        buffers.push_back(udmabuf(4096));
+        identities.insert(buffers.back().inode());
+        EXPECT_EQ(buffers.back().duplicate()->inode(), buffers.back().inode());
+    }
+    EXPECT_EQ(identities.size(), buffers.size());
 }
 
-TEST_F(DmaBufSystemTest, AWritersFenceHoldsEveryone) {
-    SwSync timeline;
-    const DmaBuf buffer = udmabuf(4096);
-    ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
-    EXPECT_EQ(state_of(buffer.export_fence(Access::read)), FenceState::pending);
-    EXPECT_EQ(state_of(buffer.export_fence(Access::write)), FenceState::pending);
-    EXPECT_EQ(buffer.wait(Access::read, deadline_in(20ms)).error().code, Errc::timed_out);
-    timeline.advance(1);
-    EXPECT_TRUE(buffer.wait(Access::read, deadline_in(5s)));
-    EXPECT_TRUE(buffer.wait(Access::write, deadline_in(5s)));
-}
-
-TEST_F(DmaBufSystemTest, AReadersFenceHoldsWritersOnly) {
-    SwSync timeline;
-    const DmaBuf buffer = udmabuf(4096);
-    ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::read));
-    EXPECT_EQ(state_of(buffer.export_fence(Access::read)), FenceState::signalled);
-    EXPECT_EQ(state_of(buffer.export_fence(Access::write)), FenceState::pending);
-    EXPECT_TRUE(buffer.wait(Access::read, deadline_in(0s)));
-    EXPECT_EQ(buffer.wait(Access::write, deadline_in(20ms)).error().code, Errc::timed_out);
-    timeline.advance(1);
-    EXPECT_TRUE(buffer.wait(Access::write, deadline_in(5s)));
-}
-
-TEST_F(DmaBufSystemTest, AnExportedFenceIsASnapshot) {
-    SwSync first;
-    SwSync second;
-    const DmaBuf buffer = udmabuf(4096);
-    ASSERT_TRUE(buffer.import_fence(first.fence(1), Access::write));
-    auto snapshot = buffer.export_fence(Access::write);
-    ASSERT_TRUE(snapshot);
-    ASSERT_TRUE(buffer.import_fence(second.fence(1), Access::write));
-    first.advance(1);
-    EXPECT_TRUE(snapshot->wait(deadline_in(5s)));
-    EXPECT_EQ(state_of(buffer.export_fence(Access::write)), FenceState::pending);
-    second.advance(1);
-}
-
-TEST_F(DmaBufSystemTest, AWaitWakesWhenTheFenceSignals) {
-    SwSync timeline;
-    const SyncFile fence = timeline.fence(1);
-    EXPECT_EQ(fence.wait(deadline_in(10ms)).error().code, Errc::timed_out);
-    const auto start = Deadline::clock::now();
-    std::jthread signaller([&] {
-        std::this_thread::sleep_for(100ms);
-        timeline.advance(1);
-    });
-    EXPECT_TRUE(fence.wait(deadline_in(10s)));
-    EXPECT_GE(Deadline::clock::now() - start, 100ms);
-}
-
-TEST_F(DmaBufSystemTest, AFenceWhoseTimelineDiedHasFailed) {
-    SwSync timeline;
-    const SyncFile fence = timeline.fence(1);
-    timeline.close();
-    auto waited = fence.wait(deadline_in(5s));
-    ASSERT_FALSE(waited);
-    EXPECT_EQ(waited.error().code, Errc::fence_failed);
-    EXPECT_EQ(waited.error().sys_errno, ENOENT);
-    EXPECT_EQ(fence.status()->state, FenceState::failed);
-}
-
-using CpuAccessSystemTest = DmaBufSystemTest;
-
-TEST_F(CpuAccessSystemTest, WhatOneAccessWritesAnotherReads) {
+TEST_F(DmaBufSystemTest, HasNoFileOperationsButItsOwn) {
     const DmaBuf buffer = udmabuf(8192);
-    auto writer = CpuMap::map(buffer, Access::write);
-    auto reader = CpuMap::map(*buffer.duplicate(), Access::read);
-    ASSERT_TRUE(writer && reader);
-    {
-        auto access = CpuAccess::begin(*writer, Access::write, deadline_in(1s));
-        ASSERT_TRUE(access) << access.error().message();
-        access->bytes()[8191] = std::byte{42};
-        EXPECT_TRUE(access->end());
-    }
-    auto access = CpuAccess::begin(*reader, Access::read, deadline_in(1s));
-    ASSERT_TRUE(access);
-    EXPECT_EQ(access->bytes()[8191], std::byte{42});
-    EXPECT_TRUE(access->end());
+    char byte = 0;
+    const auto refused = [](auto result) { return result == -1 && errno == EINVAL; };
+    EXPECT_TRUE(refused(read(buffer.fd(), &byte, 1)));
+    EXPECT_TRUE(refused(write(buffer.fd(), &byte, 1)));
+    EXPECT_TRUE(refused(ftruncate(buffer.fd(), 4096)));
+    EXPECT_TRUE(refused(fsync(buffer.fd())));
+    EXPECT_EQ(lseek(buffer.fd(), 0, SEEK_SET), 0);
+    EXPECT_TRUE(refused(lseek(buffer.fd(), 1, SEEK_SET)));
+    EXPECT_TRUE(refused(lseek(buffer.fd(), -1, SEEK_END)));
+    EXPECT_TRUE(refused(lseek(buffer.fd(), 0, SEEK_CUR)));
+    EXPECT_EQ(buffer.size(), 8192U);
 }
 
-TEST_F(CpuAccessSystemTest, APendingWriterIsWaitedForWithABound) {
+TEST_F(DmaBufSystemTest, WhatSluiceOpensIsClosedOnExec) {
+    const auto closed_on_exec = [](int fd) { return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0; };
+    SwSync timeline;
+    SwSync other;
+    const DmaBuf buffer = udmabuf(4096);
+    EXPECT_TRUE(closed_on_exec(buffer.duplicate()->fd()));
+    EXPECT_TRUE(closed_on_exec(DmaBuf::from_borrowed_fd(buffer.fd())->fd()));
+    ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
+    auto fence = buffer.export_fence(Access::read);
+    ASSERT_TRUE(fence);
+    EXPECT_TRUE(closed_on_exec(fence->fd()));
+    EXPECT_TRUE(closed_on_exec(fence->duplicate()->fd()));
+    EXPECT_TRUE(closed_on_exec(SyncFile::merge(*fence, other.fence(1))->fd()));
+    EXPECT_TRUE(closed_on_exec(fence_before(buffer, Access::write)->fd()));
+    auto map = CpuMap::map(buffer, Access::read);
+    for (const auto& [number, what] : test::open_fds())
+        if (what.starts_with("/dmabuf:")) {
+            EXPECT_TRUE(closed_on_exec(std::stoi(number))) << "the mapping's own fd " << number;
+        }
+}
+
+TEST_F(DmaBufSystemTest, InfoTellsTheExporterAndEveryHold) {
+    const DmaBuf buffer = udmabuf(4096);
+    const auto references = [&] { return buffer.info()->references; };
+    auto info = buffer.info();
+    ASSERT_TRUE(info) << info.error().message();
+    EXPECT_EQ(info->exporter, "udmabuf");
+    EXPECT_EQ(info->name, "");
+    EXPECT_EQ(info->references, 1U);
+    {
+        auto copy = buffer.duplicate();
+        EXPECT_EQ(references(), 2U);
+        auto map = CpuMap::map(buffer, Access::read);
+        EXPECT_EQ(references(), 4U) << "a mapping and the fd that it keeps";
+    }
+    EXPECT_EQ(references(), 1U);
+    void* mapped = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, buffer.fd(), 0);
+    ASSERT_NE(mapped, MAP_FAILED);
+    EXPECT_EQ(references(), 2U) << "a mapping keeps a buffer alive without any fd";
+    munmap(mapped, 4096);
+    if (test::has_system_heap()) {
+        EXPECT_EQ(test::heap_buffer(4096)->info()->exporter, "system");
+    }
+}
+
+TEST_F(DmaBufSystemTest, APendingPollHoldsTheBuffer) {
     SwSync timeline;
     const DmaBuf buffer = udmabuf(4096);
-    auto map = CpuMap::map(buffer, Access::read);
-    ASSERT_TRUE(map);
     ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
-    const auto start = Deadline::clock::now();
-    auto early = CpuAccess::begin(*map, Access::read, deadline_in(50ms));
-    ASSERT_FALSE(early);
-    EXPECT_EQ(early.error().code, Errc::timed_out);
-    EXPECT_GE(Deadline::clock::now() - start, 50ms);
+    EXPECT_EQ(test::polled(buffer.fd(), POLLIN | POLLOUT), 0);
+    EXPECT_EQ(test::polled(buffer.fd(), POLLIN | POLLOUT), 0);
+    EXPECT_EQ(buffer.info()->references, 3U) << "one for each direction, however often polled";
     timeline.advance(1);
-    EXPECT_TRUE(CpuAccess::begin(*map, Access::read, deadline_in(5s)));
+    EXPECT_EQ(buffer.info()->references, 1U);
 }
 
-TEST_F(CpuAccessSystemTest, HeapBuffersWorkAlike) {
-    const UniqueFd heap(open("/dev/dma_heap/system", O_RDONLY | O_CLOEXEC));
-    SLUICE_REQUIRES(heap, "/dev/dma_heap/system does not open");
-    for (const bool writable : {true, false}) {
-        dma_heap_allocation_data request{
-            .len = 4096,
-            .fd = 0,
-            .fd_flags = static_cast<__u32>(O_CLOEXEC | (writable ? O_RDWR : O_RDONLY)),
-            .heap_flags = 0};
-        ASSERT_EQ(ioctl(heap.get(), DMA_HEAP_IOCTL_ALLOC, &request), 0);
-        int raw = static_cast<int>(request.fd);
-        auto buffer = DmaBuf::from_fd(UniqueFd(std::move(raw)));
-        ASSERT_TRUE(buffer) << buffer.error().message();
-        EXPECT_EQ(buffer->size(), 4096U);
-        auto map = CpuMap::map(*buffer, Access::write);
-        EXPECT_EQ(map.has_value(), writable);
-        if (!writable)
-            EXPECT_EQ(map.error().code, Errc::no_permission) << map.error().message();
-        else
-            EXPECT_TRUE(CpuAccess::begin(*map, Access::write, deadline_in(1s))->end());
+TEST_F(DmaBufSystemTest, NamesAreTheBuffersOwn) {
+    const DmaBuf buffer = udmabuf(4096);
+    const DmaBuf same = std::move(*DmaBuf::from_borrowed_fd(buffer.fd()));
+    const auto name = [&] { return buffer.info()->name; };
+    const std::string longest(31, 'n');
+    ASSERT_TRUE(buffer.set_name("cam-0"));
+    EXPECT_EQ(name(), "cam-0");
+    EXPECT_EQ(link_of(buffer), "/dmabuf:cam-0");
+    ASSERT_TRUE(same.set_name(longest));
+    EXPECT_EQ(name(), longest) << "every holder may name it";
+    ASSERT_TRUE(buffer.set_name(std::string(40, 'm')));
+    EXPECT_EQ(name(), std::string(31, 'm')) << "cut to what the kernel takes";
+    ASSERT_TRUE(buffer.set_name("two\nlines\ncount:\t9\nexp_name:\tme"));
+    EXPECT_EQ(name(), "two\nlines\ncount:\t9\nexp_name:\tme");
+    EXPECT_EQ(buffer.info()->exporter, "udmabuf");
+    EXPECT_EQ(buffer.info()->references, 2U);
+    ASSERT_TRUE(buffer.set_name(""));
+    EXPECT_EQ(name(), "");
+    EXPECT_EQ(link_of(buffer), "/dmabuf:");
+}
+
+TEST_F(DmaBufSystemTest, TheKernelItselfRefusesTheNamesThatSluiceCuts) {
+    const DmaBuf buffer = udmabuf(4096);
+    std::string name(32, 'n');
+    EXPECT_EQ(ioctl(buffer.fd(), DMA_BUF_SET_NAME_B, name.data()), -1);
+    EXPECT_EQ(errno, EINVAL);
+    EXPECT_TRUE(buffer.set_name(name));
+}
+
+TEST_F(DmaBufSystemTest, ModeIsWhatTheExporterGaveOut) {
+    EXPECT_EQ(*udmabuf(4096).mode(), Access::read_write);
+    SLUICE_REQUIRES(test::has_system_heap(), "/dev/dma_heap/system does not open");
+    EXPECT_EQ(*test::heap_buffer(4096, O_RDWR)->mode(), Access::read_write);
+    auto read_only = test::heap_buffer(4096, O_RDONLY);
+    ASSERT_TRUE(read_only);
+    EXPECT_EQ(*read_only->mode(), Access::read);
+    EXPECT_EQ(*read_only->duplicate()->mode(), Access::read);
+    SwSync timeline;
+    EXPECT_TRUE(read_only->import_fence(timeline.fence(1), Access::write))
+        << "fences are no matter of the mode";
+}
+
+TEST_F(DmaBufSystemTest, HeapLengthsRoundUpToPages) {
+    SLUICE_REQUIRES(test::has_system_heap(), "/dev/dma_heap/system does not open");
+    EXPECT_EQ(test::heap_buffer(1)->size(), 4096U);
+    EXPECT_EQ(test::heap_buffer(4097)->size(), 8192U);
+    EXPECT_FALSE(test::heap_buffer(0));
+}
+
+TEST_F(DmaBufSystemTest, AFdClosedBehindItsBackIsToldByEveryCall) {
+    SwSync timeline;
+    DmaBuf buffer = udmabuf(4096);
+    UniqueFd stand_in(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const int number = buffer.fd();
+    close(number);
+    for (const Access access : accesses) {
+        EXPECT_EQ(buffer.export_fence(access).error().code, Errc::wrong_object);
+        EXPECT_EQ(buffer.import_fence(timeline.fence(1), access).error().code, Errc::wrong_object);
+        EXPECT_EQ(buffer.wait(access, deadline_in(5s)).error().code, Errc::wrong_object);
+        EXPECT_EQ(fence_before(buffer, access).error().code, Errc::wrong_object);
     }
+    EXPECT_EQ(buffer.duplicate().error().code, Errc::wrong_object);
+    EXPECT_EQ(buffer.mode().error().code, Errc::wrong_object);
+    EXPECT_EQ(buffer.set_name("x").error().code, Errc::wrong_object);
+    EXPECT_EQ(CpuMap::map(buffer, Access::read).error().code, Errc::wrong_object);
+    EXPECT_FALSE(buffer.info());
+    EXPECT_NE(buffer.mode().error().message().find("closed"), std::string::npos);
+    ASSERT_EQ(dup2(stand_in.get(), number), number); // for the destructor to close
+}
+
+TEST_F(DmaBufSystemTest, ANumberThatAnotherBufferTookIsNoIdentity) {
+    const DmaBuf kept = udmabuf(4096);
+    const DmaBuf stale = std::move(*kept.duplicate());
+    const DmaBuf other = udmabuf(8192);
+    ASSERT_EQ(dup3(other.fd(), stale.fd(), O_CLOEXEC), stale.fd());
+    EXPECT_TRUE(same_buffer(stale, kept));
+    EXPECT_FALSE(same_buffer(stale, other));
+    auto adopted = DmaBuf::from_borrowed_fd(stale.fd());
+    ASSERT_TRUE(adopted);
+    EXPECT_TRUE(same_buffer(*adopted, other)) << "whoever asks the number anew is told the truth";
+    EXPECT_EQ(adopted->size(), 8192U);
+}
+
+TEST_F(DmaBufSystemTest, ANumberThatAnotherKindOfObjectTookIsRefused) {
+    SwSync timeline;
+    const DmaBuf stale = udmabuf(4096);
+    const UniqueFd event(eventfd(0, EFD_CLOEXEC));
+    ASSERT_EQ(dup3(event.get(), stale.fd(), O_CLOEXEC), stale.fd());
+    for (const Access access : accesses) {
+        auto exported = stale.export_fence(access);
+        ASSERT_FALSE(exported);
+        EXPECT_NE(exported.error().message().find("eventfd"), std::string::npos)
+            << exported.error().message();
+        EXPECT_FALSE(stale.import_fence(timeline.fence(1), access));
+    }
+    EXPECT_EQ(DmaBuf::from_borrowed_fd(stale.fd()).error().code, Errc::wrong_object);
+    EXPECT_FALSE(stale.info());
+    EXPECT_FALSE(stale.set_name("x"));
+    EXPECT_FALSE(CpuMap::map(stale, Access::read));
+}
+
+TEST_F(DmaBufSystemTest, ACloseThatRacesExportAndImportLeavesNothingBehind) {
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    const DmaBuf kept = udmabuf(4096);
+    const DmaBuf raced = std::move(*kept.duplicate());
+    const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    std::atomic<bool> done = false;
+    std::jthread closer([&] {
+        while (!done) {
+            dup3(null.get(), raced.fd(), O_CLOEXEC);
+            std::this_thread::yield();
+            dup3(kept.fd(), raced.fd(), O_CLOEXEC);
+            std::this_thread::yield();
+        }
+    });
+    int exported = 0;
+    int refused = 0;
+    for (int n = 0; n < 100000 && (n < 500 || exported == 0 || refused == 0); ++n) {
+        auto before = raced.export_fence(Access::write);
+        before ? ++exported : ++refused;
+        if (before) {
+            EXPECT_TRUE(before->status());
+        }
+        (void)raced.import_fence(fence, Access::read);
+    }
+    done = true;
+    closer.join();
+    EXPECT_GT(exported, 0);
+    EXPECT_GT(refused, 0);
+    timeline.advance(1);
+    EXPECT_TRUE(kept.wait(Access::write, deadline_in(5s)));
+}
+
+TEST_F(DmaBufSystemTest, AFdThatNamesABufferButDoesNotOpenItIsOfNoUse) {
+    const DmaBuf buffer = udmabuf(4096);
+    auto path = open_path("/proc/self/fd/" + std::to_string(buffer.fd()), O_PATH);
+    ASSERT_TRUE(path);
+    auto adopted = DmaBuf::from_fd(std::move(path)); // a peer may send one
+    if (!adopted) {
+        EXPECT_EQ(adopted.error().code, Errc::wrong_object);
+        return;
+    }
+    EXPECT_EQ(adopted->wait(Access::read, deadline_in(5s)).error().code, Errc::wrong_object);
+    EXPECT_EQ(adopted->export_fence(Access::read).error().code, Errc::wrong_object);
+    EXPECT_EQ(CpuMap::map(*adopted, Access::read).error().code, Errc::wrong_object);
+}
+
+TEST_F(DmaBufSystemTest, WithNoFdLeftNothingIsTakenAndNothingChanges) {
+    SwSync timeline;
+    const DmaBuf buffer = udmabuf(4096);
+    ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
+    {
+        const test::FdLimit none_left;
+        EXPECT_EQ(buffer.duplicate().error().code, Errc::no_resources);
+        EXPECT_EQ(DmaBuf::from_borrowed_fd(buffer.fd()).error().code, Errc::no_resources);
+        EXPECT_EQ(buffer.export_fence(Access::read).error().code, Errc::no_resources);
+        EXPECT_EQ(buffer.wait(Access::read, deadline_in(5s)).error().code, Errc::no_resources);
+        EXPECT_EQ(fence_before(buffer, Access::read).error().code, Errc::no_resources);
+        EXPECT_EQ(CpuMap::map(buffer, Access::read).error().code, Errc::no_resources);
+    }
+    auto fence = buffer.export_fence(Access::read);
+    EXPECT_EQ(test::state_of(fence), FenceState::pending);
+    timeline.advance(1);
+    EXPECT_TRUE(fence->wait(deadline_in(5s)));
 }
 
 } // namespace
