@@ -30,7 +30,8 @@ struct Contest {
     bool locked = true;
     std::uint32_t rounds = 500;
     std::function<void()> between = [] {}; ///< After the export, before the import.
-    std::function<void()> at_work = [] {}; ///< While the work uses the buffer.
+    /// While the work uses the buffer: long enough for the other thread to get at its fence.
+    std::function<void()> at_work = [] { std::this_thread::sleep_for(20us); };
 
     std::atomic<int> overlaps = 0; ///< Works that found the other one's at work.
     std::atomic<int> followed = 0; ///< Exports while the other's last fence was pending...
@@ -47,8 +48,10 @@ private:
     std::mutex last_lock_;
     std::array<std::optional<SyncFile>, 2> last_; // what each has imported last
     std::atomic<bool> in_use_ = false;
+    std::barrier<> both_are_here_{2};
 
     void take_part(std::size_t self, const DmaBuf& buffer) {
+        both_are_here_.arrive_and_wait();
         for (std::uint32_t round = 1; round <= rounds; ++round) {
             std::optional<BufferLock> lock;
             if (locked) {

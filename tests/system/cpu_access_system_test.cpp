@@ -16,6 +16,7 @@
 
 #include <sluice/log.hpp>
 
+#include "support/asleep.hpp"
 #include "support/dma_heap.hpp"
 #include "support/fd_limit.hpp"
 #include "support/protection.hpp"
@@ -157,8 +158,8 @@ TEST_F(CpuAccessSystemTest, AFailedFenceIsToldOnceAndTheNextBeginSucceeds) {
     const DmaBuf buffer = udmabuf(4096);
     const CpuMap mapping = map(buffer);
     ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
-    std::jthread closer([&] {
-        std::this_thread::sleep_for(30ms);
+    std::jthread closer([&, waiter = test::this_thread()] {
+        test::until_it_polls(waiter);
         timeline.close();
     });
     auto failed = CpuAccess::begin(mapping, Access::read, deadline_in(20s));
@@ -198,16 +199,18 @@ TEST_F(CpuAccessSystemTest, AStormOfSignalsNeitherCutsNorStretchesAWait) {
     const DmaBuf buffer = udmabuf(4096);
     const CpuMap mapping = map(buffer);
     ASSERT_TRUE(buffer.import_fence(timeline.fence(1), Access::write));
-    const auto start = Deadline::clock::now();
-    std::jthread signaller([&] {
-        std::this_thread::sleep_until(start + 200ms);
-        timeline.advance(1);
-    });
     const SignalStorm storm(100us);
+    auto start = Deadline::clock::now();
     auto early = CpuAccess::begin(mapping, Access::read, start + 50ms);
     ASSERT_FALSE(early);
     EXPECT_EQ(early.error().code, Errc::timed_out);
     EXPECT_GE(Deadline::clock::now() - start, 50ms);
+
+    start = Deadline::clock::now();
+    std::jthread signaller([&] {
+        std::this_thread::sleep_until(start + 200ms);
+        timeline.advance(1);
+    });
     auto access = CpuAccess::begin(mapping, Access::read, deadline_in(20s));
     EXPECT_TRUE(access) << access.error().message();
     EXPECT_GE(Deadline::clock::now() - start, 200ms);

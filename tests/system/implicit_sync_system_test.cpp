@@ -13,6 +13,7 @@
 
 #include <sluice/cpu_access.hpp>
 
+#include "support/asleep.hpp"
 #include "support/fd_limit.hpp"
 #include "support/real_kernel.hpp"
 
@@ -250,8 +251,8 @@ TEST_F(ImplicitSyncSystemTest, AFailureIsToldToWhoeverWaitsForItAndToNobodyAfter
         }
         const SyncFile snapshot = std::move(*buffer.export_fence(Access::read));
         const ImplicitFence before = std::move(*fence_before(buffer, Access::write));
-        std::jthread closer([&] {
-            std::this_thread::sleep_for(30ms);
+        std::jthread closer([&, waiter = test::this_thread()] {
+            test::until_it_polls(waiter);
             dead.close();
             alive.advance(1);
         });
@@ -422,8 +423,8 @@ TEST_F(ImplicitSyncSystemTest, AWaitGoesOnForFencesThatCameMeanwhile) {
     SwSync second;
     const DmaBuf buffer = udmabuf(4096);
     ASSERT_TRUE(buffer.import_fence(first.fence(1), Access::write));
-    std::jthread others([&] {
-        std::this_thread::sleep_for(20ms);
+    std::jthread others([&, waiter = test::this_thread()] {
+        test::until_it_polls(waiter);
         EXPECT_TRUE(buffer.import_fence(second.fence(1), Access::write));
         first.advance(1);
         std::this_thread::sleep_for(20ms);
