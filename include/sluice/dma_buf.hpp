@@ -34,7 +34,8 @@ class SLUICE_API DmaBuf {
 public:
     /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
     /// hope. \param fd taken over on success; on failure it stays the caller's. \returns the
-    /// buffer, or `wrong_object`: no fd, a closed one, or not a dma-buf.
+    /// buffer, or `wrong_object`: no fd, a closed one, not a dma-buf, or one that was opened as a
+    /// path only (O_PATH).
     [[nodiscard]] static Result<DmaBuf> from_fd(UniqueFd&& fd) noexcept;
 
     /// The same on a duplicate of a fd that stays the caller's.
@@ -58,9 +59,8 @@ public:
     [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
 
     /// What the CPU may do through `fd()`, as the exporter gave it out: `Access::read` for a
-    /// read-only one, which `CpuMap` cannot map for writing. \returns it, or `wrong_object`: the fd
-    /// was closed behind our back.
-    [[nodiscard]] Result<Access> mode() const noexcept;
+    /// read-only one, which `CpuMap` cannot map for writing.
+    [[nodiscard]] Access mode() const noexcept { return mode_; }
 
     /// Names the buffer for people: in fdinfo, debugfs and sluice's own errors
     /// (DMA_BUF_SET_NAME). Every holder of the buffer may name it, and the last one stays.
@@ -69,7 +69,9 @@ public:
     Result<void> set_name(std::string_view name) const noexcept;
 
     /// Name, exporter and number of holds, by way of /proc: three calls, nothing for each frame.
-    /// \returns them, or `unsupported`: there is no /proc, or it does not tell (kernel before 5.3).
+    /// \returns them, or
+    ///   - `unsupported`: there is no /proc, or it does not tell (kernel before 5.3);
+    ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<DmaBufInfo> info() const noexcept;
 
     /// A second owner of the same buffer, with its own fd.
@@ -106,12 +108,13 @@ public:
     [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
 
 private:
-    DmaBuf(UniqueFd&& fd, std::uint64_t size, std::uint64_t inode) noexcept
-        : fd_(std::move(fd)), size_(size), inode_(inode) {}
+    DmaBuf(UniqueFd&& fd, std::uint64_t size, std::uint64_t inode, Access mode) noexcept
+        : fd_(std::move(fd)), size_(size), inode_(inode), mode_(mode) {}
 
     UniqueFd fd_;
     std::uint64_t size_;
     std::uint64_t inode_;
+    Access mode_;
 };
 
 /// True where both are the same kernel object, whatever their fd numbers.

@@ -98,7 +98,9 @@ public:
 
     /// Tells the driver when the fence is needed, so that it can choose its clocks accordingly
     /// (SYNC_IOC_SET_DEADLINE, kernel 6.4 and up). A hint: nothing fails when it is missed.
-    /// \returns nothing, or `unsupported`: the kernel has no such hint; go on without.
+    /// \returns nothing, or
+    ///   - `unsupported`: the kernel has no such hint; go on without;
+    ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> hint_deadline(Deadline deadline) const noexcept;
 
 private:

@@ -74,11 +74,23 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
     if (auto state = allowed ? known.find(buffer, access, strict) : nullptr)
         return CpuMap(std::move(state));
 
-    auto copy = buffer.duplicate();
-    if (!copy)
+    // Looked at again, for what is mapped here is given to everyone who asks for this buffer: a fd
+    // that was closed behind the DmaBuf's back may be another's.
+    auto copy = DmaBuf::from_borrowed_fd(buffer.fd());
+    if (copy && !same_buffer(*copy, buffer))
+        return tl::unexpected(
+            Error{.code = Errc::wrong_object,
+                  .operation = operation,
+                  .object = describe(buffer),
+                  .problem = "the fd was closed behind its back: the number is buffer ino " +
+                             std::to_string(copy->inode()) + "'s now",
+                  .remedy = "Find who closes a fd that a DmaBuf owns"});
+    if (!copy) {
+        copy.error().operation = operation;
         return tl::unexpected(std::move(copy.error()));
+    }
     const int protection = writes(access) ? PROT_READ | PROT_WRITE : PROT_READ;
-    void* address = mmap(nullptr, buffer.size(), protection, MAP_SHARED, buffer.fd(), 0);
+    void* address = mmap(nullptr, buffer.size(), protection, MAP_SHARED, copy->fd(), 0);
     if (address == MAP_FAILED) {
         const int error = errno;
         Error failure = sys::failed_call(

@@ -43,6 +43,21 @@ Error not_a_dma_buf(int fd, std::string problem, int error) {
                  .sys_errno = error};
 }
 
+bool is_dma_buf(int fd) noexcept {
+    struct statfs filesystem {};
+    return fstatfs(fd, &filesystem) == 0 && filesystem.f_type == DMA_BUF_MAGIC;
+}
+
+/// Somebody closed the fd, and the number is another object's. Such an object's answers must not be
+/// taken for the kernel's.
+Error taken_over(const DmaBuf& buffer, const char* operation) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = operation,
+                 .object = describe(buffer),
+                 .problem = "the fd was closed behind its back: the number is another object's now",
+                 .remedy = "Find who closes a fd that a DmaBuf owns"};
+}
+
 Error still_pending(const DmaBuf& buffer, Access access) {
     return Error{.code = Errc::timed_out,
                  .operation = "DmaBuf::wait",
@@ -76,28 +91,43 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
         return tl::unexpected(not_a_dma_buf(
             fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
     }
+    const int flags = fcntl(fd.get(), F_GETFL);
+    if (flags < 0 || (flags & O_PATH) != 0)
+        return tl::unexpected(not_a_dma_buf(
+            fd.get(), "is open as a path only (O_PATH), which gives no access to it", 0));
+    const int mode = flags & O_ACCMODE;
     return DmaBuf(std::move(fd), static_cast<std::uint64_t>(status.st_size),
-                  static_cast<std::uint64_t>(status.st_ino));
+                  static_cast<std::uint64_t>(status.st_ino),
+                  mode == O_RDONLY   ? Access::read
+                  : mode == O_WRONLY ? Access::write
+                                     : Access::read_write);
 }
 
 Result<DmaBuf> DmaBuf::from_borrowed_fd(int fd) noexcept {
     auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
+    if (!copy) {
+        copy.error().operation = "DmaBuf::from_borrowed_fd";
         return tl::unexpected(std::move(copy.error()));
+    }
     return from_fd(std::move(*copy));
 }
 
 Result<DmaBuf> DmaBuf::duplicate() const noexcept {
     auto copy = fd_.duplicate();
-    if (!copy)
+    if (!copy) {
+        copy.error().operation = "DmaBuf::duplicate";
+        copy.error().object = describe(*this);
         return tl::unexpected(std::move(copy.error()));
-    return DmaBuf(std::move(*copy), size_, inode_);
+    }
+    return DmaBuf(std::move(*copy), size_, inode_, mode_);
 }
 
 Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
     dma_buf_export_sync_file request{.flags = static_cast<__u32>(access), .fd = -1};
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &request) != 0) {
         const int error = errno;
+        if (error == ENOTTY && !is_dma_buf(fd_.get()))
+            return tl::unexpected(taken_over(*this, "DmaBuf::export_fence"));
         return tl::unexpected(sys::failed_call(
             error, "DmaBuf::export_fence", describe(*this),
             "the kernel gave no fence for access " + std::string(to_string(access)),
@@ -113,6 +143,8 @@ Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const no
     dma_buf_import_sync_file request{.flags = static_cast<__u32>(access), .fd = fence.fd()};
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0) {
         const int error = errno;
+        if (error == ENOTTY && !is_dma_buf(fd_.get()))
+            return tl::unexpected(taken_over(*this, "DmaBuf::import_fence"));
         return tl::unexpected(sys::failed_call(
             error, "DmaBuf::import_fence", describe(*this),
             "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
@@ -162,21 +194,6 @@ Result<void> DmaBuf::wait(Access access, Deadline deadline) const noexcept {
     }
 }
 
-Result<Access> DmaBuf::mode() const noexcept {
-    const int flags = fcntl(fd_.get(), F_GETFL);
-    if (flags < 0)
-        return tl::unexpected(sys::failed_call(errno, "DmaBuf::mode", describe(*this),
-                                               "cannot be asked for its mode", "Keep the fd open"));
-    switch (flags & O_ACCMODE) {
-    case O_RDONLY:
-        return Access::read;
-    case O_WRONLY:
-        return Access::write;
-    default:
-        return Access::read_write;
-    }
-}
-
 Result<void> DmaBuf::set_name(std::string_view name) const noexcept {
     const std::string text(name.substr(0, DMA_BUF_NAME_LEN - 1)); // the kernel refuses longer ones
     // In 32-bit programs the first header's DMA_BUF_SET_NAME is not the same number.
@@ -190,18 +207,21 @@ Result<void> DmaBuf::set_name(std::string_view name) const noexcept {
 Result<DmaBufInfo> DmaBuf::info() const noexcept {
     std::array<char, 1024> text{}; // pos to exp_name are some 150 bytes, the name 31
     const auto length = sys::read_file("/proc/self/fdinfo/" + std::to_string(fd_.get()), text);
+    const int error = errno;
     std::optional<DmaBufInfo> info;
     if (length >= 0)
         info = parse_fdinfo({text.data(), static_cast<std::size_t>(length)});
+    if (!info && !is_dma_buf(fd_.get()))
+        return tl::unexpected(taken_over(*this, "DmaBuf::info"));
     if (!info)
         return tl::unexpected(
             Error{.code = Errc::unsupported,
                   .operation = "DmaBuf::info",
                   .object = describe(*this),
-                  .problem = length < 0 ? "its fdinfo cannot be read: " + sys::errno_text(errno)
+                  .problem = length < 0 ? "its fdinfo cannot be read: " + sys::errno_text(error)
                                         : "its fdinfo tells no exporter",
                   .remedy = "Have /proc mounted, and a kernel of 5.3 or up",
-                  .sys_errno = length < 0 ? errno : 0});
+                  .sys_errno = length < 0 ? error : 0});
     return std::move(*info);
 }
 

@@ -56,8 +56,12 @@ Result<ImplicitSyncCaps> implicit_sync_caps(const DmaBuf& buffer) noexcept {
     const auto answered = [&](unsigned long request, void* argument) -> Result<bool> {
         if (sys::ioctl(buffer.fd(), request, argument) == 0 || errno == EINVAL)
             return true;
-        if (errno == ENOTTY)
+        if (errno == ENOTTY) {
+            // Another object that took the fd's number over says the same.
+            if (auto still = DmaBuf::from_borrowed_fd(buffer.fd()); !still)
+                return tl::unexpected(std::move(still.error()));
             return false;
+        }
         return tl::unexpected(sys::failed_call(errno, "implicit_sync_caps", describe(buffer),
                                                "cannot be probed", "Keep the fd open"));
     };

@@ -91,7 +91,8 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
                 error == EMFILE || error == ENFILE
                     ? "Close fds that are no longer used, or raise RLIMIT_NOFILE"
                     : "Keep the fds open; wait for one fence after the other instead");
-            if (error == ENOENT) // what the kernel says of a second fd that is no sync_file
+            // ENOENT is what the kernel says of a second fd that is no sync_file.
+            if (error == ENOENT || error == ENOTTY)
                 failure.code = Errc::wrong_object;
             return tl::unexpected(std::move(failure));
         }
@@ -115,7 +116,10 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
         return SyncFile::signalled();
     if (merged)
         return SyncFileAdopt::adopt(std::move(merged));
-    return first->duplicate();
+    auto copy = first->duplicate();
+    if (!copy)
+        copy.error().operation = operation;
+    return copy;
 }
 
 /// What struct sync_fence_info calls a string: it may fill all of its bytes.
@@ -144,8 +148,10 @@ Result<SyncFile> SyncFile::duplicate() const noexcept {
     if (!fd_)
         return signalled();
     auto copy = fd_.duplicate();
-    if (!copy)
+    if (!copy) {
+        copy.error().operation = "SyncFile::duplicate";
         return tl::unexpected(std::move(copy.error()));
+    }
     return SyncFile(std::move(*copy));
 }
 
@@ -201,10 +207,14 @@ Result<void> SyncFile::hint_deadline(Deadline deadline) const noexcept {
     const auto since_boot = std::max(deadline.time_since_epoch(), Deadline::duration::zero());
     sync_set_deadline request{
         .deadline_ns = static_cast<__u64>(std::chrono::nanoseconds(since_boot).count()), .pad = 0};
-    if (sys::ioctl(fd_.get(), SYNC_IOC_SET_DEADLINE, &request) != 0)
+    if (sys::ioctl(fd_.get(), SYNC_IOC_SET_DEADLINE, &request) != 0) {
+        const int error = errno;
+        if (auto still = ask_status(fd_.get(), "SyncFile::hint_deadline"); !still)
+            return tl::unexpected(std::move(still.error()));
         return tl::unexpected(sys::failed_call(
-            errno, "SyncFile::hint_deadline", sys::describe_fd(fd_.get()),
+            error, "SyncFile::hint_deadline", sys::describe_fd(fd_.get()),
             "the kernel did not take the hint", "Go on without it: kernels before 6.4 have none"));
+    }
     return {};
 }
 

@@ -33,7 +33,11 @@ std::string describe_fd(int fd) {
     const std::string text = "fd " + std::to_string(fd);
     if (length < 0)
         return text + " (closed)";
-    return text + " ('" + std::string(target.data(), static_cast<std::size_t>(length)) + "')";
+    // A buffer's name is part of it, and anybody who holds the buffer may have chosen that.
+    std::string shown;
+    for (const char letter : std::span(target).first(static_cast<std::size_t>(length)))
+        shown += letter < ' ' || letter == 0x7f ? '?' : letter;
+    return text + " ('" + shown + "')";
 }
 
 Errc code_of(int error) noexcept {

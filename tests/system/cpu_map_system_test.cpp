@@ -209,5 +209,25 @@ TEST_F(CpuMapSystemDeathTest, AStrayTouchEndsTheProgramAndSaysWhy) {
     }
 }
 
+TEST_F(CpuMapSystemTest, AMappingIsOfTheBufferThatItWasAskedFor) {
+    const DmaBuf mine = udmabuf(4096);
+    const DmaBuf other = udmabuf(4096);
+    const DmaBuf stale = std::move(*mine.duplicate());
+    ASSERT_EQ(dup3(other.fd(), stale.fd(), O_CLOEXEC), stale.fd());
+    auto wrong = CpuMap::map(stale, Access::read);
+    ASSERT_FALSE(wrong);
+    EXPECT_EQ(wrong.error().code, Errc::wrong_object);
+    EXPECT_NE(wrong.error().problem.find("ino " + std::to_string(other.inode())),
+              std::string::npos);
+    {
+        auto map = CpuMap::map(other, Access::write);
+        auto access = CpuAccess::begin(*map, Access::write, deadline_in(1s));
+        access->bytes()[0] = std::byte{66};
+    }
+    auto right = CpuMap::map(mine, Access::read);
+    ASSERT_TRUE(right);
+    EXPECT_EQ(CpuAccess::begin(*right, Access::read, deadline_in(1s))->bytes()[0], std::byte{0});
+}
+
 } // namespace
 } // namespace sluice

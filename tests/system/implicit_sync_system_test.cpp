@@ -9,7 +9,10 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <sluice/cpu_access.hpp>
 
@@ -456,6 +459,24 @@ TEST_F(ImplicitSyncSystemTest, AThousandCyclesLeaveNothingBehind) {
         }
     }
     EXPECT_EQ(buffer.info()->references, 3U) << "our fd, the mapping and its fd";
+}
+
+TEST_F(ImplicitSyncSystemTest, ANumberThatAnotherObjectTookTeachesNothingAboutTheKernel) {
+    SwSync timeline;
+    const DmaBuf fine = udmabuf(4096);
+    {
+        const DmaBuf stale = udmabuf(4096);
+        const UniqueFd event(eventfd(0, EFD_CLOEXEC)); // says ENOTTY, as an old kernel would
+        ASSERT_EQ(dup3(event.get(), stale.fd(), O_CLOEXEC), stale.fd());
+        EXPECT_EQ(stale.wait(Access::read, deadline_in(10ms)).error().code, Errc::wrong_object);
+        EXPECT_EQ(fence_before(stale, Access::read).error().code, Errc::wrong_object);
+        EXPECT_EQ(
+            fence_after(stale, timeline.fence(1), Access::read, deadline_in(1ms)).error().code,
+            Errc::wrong_object);
+    }
+    EXPECT_TRUE(implicit_sync_caps(fine)->export_fence);
+    EXPECT_TRUE(implicit_sync_caps(fine)->import_fence);
+    EXPECT_NE(fence_before(fine, Access::write)->sync_file(), nullptr);
 }
 
 } // namespace

@@ -450,5 +450,26 @@ TEST_F(SyncFileSystemTest, WithNoFdLeftNothingIsMerged) {
     EXPECT_EQ(count(merge(fences)), 3U);
 }
 
+TEST_F(SyncFileSystemTest, AFailureInsideAMergedFenceThatIsPendingIsNotMergedAway) {
+    SwSync dead;
+    SwSync alive;
+    SwSync other;
+    auto merged = SyncFile::merge(dead.fence(1), alive.fence(1));
+    ASSERT_TRUE(merged);
+    dead.close(); // failed for good, while the whole is still pending
+    EXPECT_EQ(merged->status()->state, FenceState::pending);
+    EXPECT_EQ(SyncFile::merge(*merged, other.fence(1)).error().code, Errc::fence_failed);
+}
+
+TEST_F(SyncFileSystemTest, ADeadlineLongAgoIsOver) {
+    SwSync timeline;
+    const SyncFile fence = timeline.fence(1);
+    std::jthread rescue([&] {
+        std::this_thread::sleep_for(500ms);
+        timeline.advance(1);
+    });
+    EXPECT_EQ(fence.wait(Deadline::min()).error().code, Errc::timed_out);
+}
+
 } // namespace
 } // namespace sluice

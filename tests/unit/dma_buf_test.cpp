@@ -387,7 +387,7 @@ TEST_F(DmaBufTest, ModeIsTheFdsOwn) {
           std::pair(O_WRONLY, Access::write)}) {
         auto buffer = DmaBuf::from_fd(UniqueFd(open(path.c_str(), flags | O_CLOEXEC)));
         ASSERT_TRUE(buffer);
-        EXPECT_EQ(buffer->mode().value(), mode);
+        EXPECT_EQ(buffer->mode(), mode);
     }
 }
 

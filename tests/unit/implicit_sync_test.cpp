@@ -141,11 +141,12 @@ TEST_F(ImplicitSyncTest, BeforeReportsWhatIsNoMatterOfTheKernelsAge) {
     export_answer = EMFILE;
     EXPECT_EQ(fence_before(buffer(), Access::read).error().code, Errc::no_resources);
     export_answer = ENOTTY;
+    const DmaBuf of = buffer();
     libc.fcntl = [](int, int, long) {
         errno = EMFILE;
         return -1;
     };
-    EXPECT_EQ(fence_before(buffer(), Access::read).error().code, Errc::no_resources);
+    EXPECT_EQ(fence_before(of, Access::read).error().code, Errc::no_resources);
 }
 
 TEST_F(ImplicitSyncTest, AfterImportsWhereTheKernelCan) {

@@ -287,11 +287,16 @@ TEST_F(SyncFileTest, TheDeadlineHintIsTheKernelsClock) {
     EXPECT_EQ(told, 123456789U);
     EXPECT_TRUE(fence.hint_deadline(Deadline(-5ns)));
     EXPECT_EQ(told, 0U);
-    libc.ioctl = [](int, unsigned long, void*) {
+    bool is_fence = true;
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO && is_fence)
+            return test::answer_file_info(argument, std::array{0});
         errno = ENOTTY;
         return -1;
     };
     EXPECT_EQ(fence.hint_deadline(Deadline()).error().code, Errc::unsupported);
+    is_fence = false;
+    EXPECT_EQ(fence.hint_deadline(Deadline()).error().code, Errc::wrong_object);
     EXPECT_TRUE(SyncFile::signalled().hint_deadline(Deadline()));
 }
 
