@@ -360,9 +360,9 @@ Verdict compare(const Target& rendered, const Target& captured) {
     Verdict verdict;
     for (std::uint32_t y = 0; y < at.height; ++y) {
         const std::byte* row_a =
-            a.bytes().data() + at.plane.offset + std::size_t{y} * at.plane.stride;
+            a.bytes().data() + at.planes[0].offset + std::size_t{y} * at.planes[0].stride;
         const std::byte* row_b =
-            b.bytes().data() + bt.plane.offset + std::size_t{y} * bt.plane.stride;
+            b.bytes().data() + bt.planes[0].offset + std::size_t{y} * bt.planes[0].stride;
         if (y == 0)
             verdict.frame = read_number(row_b);
         if (std::memcmp(row_a, row_b, std::size_t{at.width} * bytes_per_pixel) == 0)
@@ -389,8 +389,9 @@ void write_png(const Target& picture, const std::string& path) {
     png.width = layout.width;
     png.height = layout.height;
     png.format = PNG_FORMAT_BGRA; // XR24 in memory: blue, green, red, and 0xff
-    if (png_image_write_to_file(&png, path.c_str(), 0, access.bytes().data() + layout.plane.offset,
-                                static_cast<png_int_32>(layout.plane.stride), nullptr) == 0)
+    if (png_image_write_to_file(&png, path.c_str(), 0,
+                                access.bytes().data() + layout.planes[0].offset,
+                                static_cast<png_int_32>(layout.planes[0].stride), nullptr) == 0)
         die(path + ": " + png.message);
 }
 

@@ -10,6 +10,7 @@
 #include <sluice/dma_buf.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
+#include <sluice/format.hpp>
 
 namespace sluice {
 
@@ -25,7 +26,9 @@ struct FrameLayout {
     std::uint32_t height = 0;   ///< Rows of pixels.
     std::uint32_t format = 0;   ///< DRM_FORMAT_*; one of `formats()`.
     std::uint64_t modifier = 0; ///< DRM_FORMAT_MOD_*; LINEAR is 0. INVALID is not a layout.
-    FramePlane plane;           ///< Every format so far has one plane.
+    /// The planes in the format's order, all in one buffer: as many as the format has
+    /// (`FormatInfo::plane_count`); those after them stay zero.
+    std::array<FramePlane, max_planes> planes{};
 };
 
 /// An image over a buffer, its layout checked once and for all against the buffer's real size.
@@ -37,10 +40,14 @@ public:
     /// Checks \p layout against \p buffer: each refusal names the value and the bound it broke.
     /// \param buffer taken over on success; on failure it stays the caller's.
     /// \returns the frame, or
-    ///   - `invalid_argument`: no pixels; a stride below width times bytes per pixel or above
-    ///     INT32_MAX; DRM_FORMAT_MOD_INVALID, which names no layout;
+    ///   - `invalid_argument`: no pixels; a plane's stride below its row or above INT32_MAX; a
+    ///   plane
+    ///     that the format does not have; DRM_FORMAT_MOD_INVALID, which names no layout;
     ///   - `unsupported`: a format or modifier that sluice does not know;
-    ///   - `out_of_bounds`: the last pixel would lie past the buffer's end.
+    ///   - `out_of_bounds`: a plane's last pixel would lie past the buffer's end.
+    ///
+    /// Odd sizes round up: the chroma of a 1x1 NV12 is one block of 2 bytes. Planes may share rows
+    /// or overlap; nothing here reads them.
     [[nodiscard]] static Result<Frame> create(const FrameLayout& layout, DmaBuf&& buffer) noexcept;
 
     [[nodiscard]] const FrameLayout& layout() const noexcept;
@@ -56,7 +63,7 @@ private:
     std::shared_ptr<const State> state_;
 };
 
-/// \p layout for people: "1024x768 XR24 LINEAR, stride 4096, offset 0".
+/// \p layout for people: "1024x768 XR24 LINEAR, stride 4096, offset 0"; further planes follow.
 [[nodiscard]] SLUICE_API std::string describe(const FrameLayout& layout) noexcept;
 
 } // namespace sluice

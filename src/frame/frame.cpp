@@ -22,6 +22,49 @@ struct Refusal {
     std::string remedy;
 };
 
+/// "plane 1's stride of 64 bytes".
+std::string stride_of(const FramePlane& plane, std::uint32_t index) {
+    return "plane " + to_string(index) + "'s stride of " + to_string(plane.stride) + " bytes";
+}
+
+/// Why plane \p index of \p layout cannot lie in \p size bytes, or nothing.
+std::optional<Refusal> refuse_plane(const FrameLayout& layout, const FormatInfo& format,
+                                    std::uint32_t index, std::uint64_t size) {
+    const FramePlane& plane = layout.planes[index];
+    if (index >= format.plane_count) {
+        if (plane.offset == 0 && plane.stride == 0)
+            return std::nullopt;
+        return Refusal{Errc::invalid_argument,
+                       "plane " + to_string(index) + " has offset " + to_string(plane.offset) +
+                           " and stride " + to_string(plane.stride) + ", and " +
+                           format_name(layout.format) + " has " + to_string(format.plane_count) +
+                           (format.plane_count == 1 ? " plane" : " planes"),
+                       "Leave the planes that the format does not have zero"};
+    }
+    // Factors of 32 bits: no 64-bit product below can wrap, and the sum of them stays below 2^64.
+    const FormatPlane& block = format.planes[index];
+    const std::uint64_t row = block.row_bytes(layout.width);
+    if (plane.stride < row)
+        return Refusal{Errc::invalid_argument,
+                       stride_of(plane, index) + " is below its row of " +
+                           to_string(row / block.block_bytes) +
+                           (block.block_width == 1 ? " pixels x " : " blocks x ") +
+                           to_string(block.block_bytes) + " bytes = " + to_string(row),
+                       "Pass the stride in bytes, as the exporter tells it"};
+    if (plane.stride > std::uint32_t{INT32_MAX})
+        return Refusal{Errc::invalid_argument,
+                       stride_of(plane, index) + " is above " + to_string(INT32_MAX),
+                       "Pass the stride in bytes, as the exporter tells it"};
+    const std::uint64_t end =
+        plane.offset + std::uint64_t{plane.stride} * (block.rows(layout.height) - 1) + row;
+    if (end > size)
+        return Refusal{Errc::out_of_bounds,
+                       "plane " + to_string(index) + " needs " + to_string(end) +
+                           " bytes, the buffer holds " + to_string(size),
+                       "Check offset, stride and height, or allocate a larger buffer"};
+    return std::nullopt;
+}
+
 /// Why \p layout cannot lie in \p size bytes, or nothing.
 std::optional<Refusal> refuse(const FrameLayout& layout, std::uint64_t size) {
     const FormatInfo* format = find_format(layout.format);
@@ -44,27 +87,9 @@ std::optional<Refusal> refuse(const FrameLayout& layout, std::uint64_t size) {
         return Refusal{Errc::invalid_argument,
                        "its size is " + to_string(layout.width) + "x" + to_string(layout.height),
                        "A frame has at least one pixel"};
-    // 32-bit factors: no 64-bit product below can wrap, and the sum of two stays below 2^64 too.
-    const std::uint64_t row = std::uint64_t{layout.width} * format->bytes_per_pixel;
-    const FramePlane& plane = layout.plane;
-    if (plane.stride < row)
-        return Refusal{Errc::invalid_argument,
-                       "plane 0's stride of " + to_string(plane.stride) +
-                           " bytes is below its row of " + to_string(layout.width) + " pixels x " +
-                           to_string(format->bytes_per_pixel) + " bytes = " + to_string(row),
-                       "Pass the stride in bytes, as the exporter tells it"};
-    if (plane.stride > std::uint32_t{INT32_MAX})
-        return Refusal{Errc::invalid_argument,
-                       "plane 0's stride of " + to_string(plane.stride) + " bytes is above " +
-                           to_string(INT32_MAX),
-                       "Pass the stride in bytes, as the exporter tells it"};
-    const std::uint64_t end =
-        plane.offset + std::uint64_t{plane.stride} * (layout.height - 1) + row;
-    if (end > size)
-        return Refusal{Errc::out_of_bounds,
-                       "plane 0 needs " + to_string(end) + " bytes, the buffer holds " +
-                           to_string(size),
-                       "Check offset, stride and height, or allocate a larger buffer"};
+    for (std::uint32_t i = 0; i < max_planes; ++i)
+        if (auto refusal = refuse_plane(layout, *format, i, size))
+            return refusal;
     return std::nullopt;
 }
 
@@ -97,10 +122,13 @@ const DmaBuf& Frame::buffer() const noexcept {
 
 std::string describe(const FrameLayout& layout) noexcept {
     const FormatInfo* format = find_format(layout.format);
-    return to_string(layout.width) + "x" + to_string(layout.height) + " " +
-           (format ? std::string(format->name) : format_name(layout.format)) + " " +
-           modifier_name(layout.modifier) + ", stride " + to_string(layout.plane.stride) +
-           ", offset " + to_string(layout.plane.offset);
+    std::string text = to_string(layout.width) + "x" + to_string(layout.height) + " " +
+                       (format ? std::string(format->name) : format_name(layout.format)) + " " +
+                       modifier_name(layout.modifier);
+    for (std::uint32_t i = 0; i < (format ? format->plane_count : 1); ++i)
+        text += (i == 0 ? ", stride " : "; stride ") + to_string(layout.planes[i].stride) +
+                ", offset " + to_string(layout.planes[i].offset);
+    return text;
 }
 
 } // namespace sluice

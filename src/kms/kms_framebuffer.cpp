@@ -91,10 +91,16 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
     std::uint32_t handle = 0;
     if (drmPrimeFDToHandle(fd, frame.buffer().fd(), &handle) != 0)
         return tl::unexpected(import_refused(errno, frame, *state_));
-    const std::array<std::uint32_t, 4> handles{handle};
-    const std::array<std::uint32_t, 4> pitches{layout.plane.stride};
-    const std::array<std::uint32_t, 4> offsets{layout.plane.offset};
-    const std::array<std::uint64_t, 4> modifiers{layout.modifier};
+    // The planes lie in one buffer and share its modifier; entries beyond them are zero
+    // (drm_mode.h).
+    std::array<std::uint32_t, max_planes> handles{}, pitches{}, offsets{};
+    std::array<std::uint64_t, max_planes> modifiers{};
+    for (std::uint32_t i = 0; i < find_format(layout.format)->plane_count; ++i) {
+        handles[i] = handle;
+        pitches[i] = layout.planes[i].stride;
+        offsets[i] = layout.planes[i].offset;
+        modifiers[i] = layout.modifier;
+    }
     std::uint32_t id = 0;
     // A driver without modifiers takes what it is given for LINEAR, which is all a frame can be.
     const int refused =

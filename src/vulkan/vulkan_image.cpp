@@ -286,9 +286,15 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
                                     .problem = std::move(problem),
                                     .remedy = std::move(remedy)});
     };
-    if (vulkan_format(info.format) == VK_FORMAT_UNDEFINED)
-        return refuse(Errc::unsupported, "is not a format it knows",
+    if (vulkan_format(info.format) == VK_FORMAT_UNDEFINED) {
+        const FormatInfo* known = find_format(info.format);
+        return refuse(Errc::unsupported,
+                      known && known->plane_count > 1
+                          ? "the format has " + std::to_string(known->plane_count) +
+                                " planes, and an exported image has one"
+                          : "is not a format it knows",
                       "Use XR24, AR24, XB24 or AB24");
+    }
     if (info.width == 0 || info.height == 0 || info.usage == 0)
         return refuse(Errc::invalid_argument, "it has no pixels, or no usage",
                       "Give a width, a height and what the GPU will do with the image");
@@ -337,8 +343,8 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
                                 .height = info.height,
                                 .format = info.format,
                                 .modifier = linear,
-                                .plane = {.offset = static_cast<std::uint32_t>(where.offset),
-                                          .stride = static_cast<std::uint32_t>(where.rowPitch)}},
+                                .planes = {FramePlane{static_cast<std::uint32_t>(where.offset),
+                                                      static_cast<std::uint32_t>(where.rowPitch)}}},
                                std::move(*buffer));
     if (!frame)
         return tl::unexpected(std::move(frame.error()));

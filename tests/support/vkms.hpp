@@ -35,7 +35,7 @@ inline Frame make_frame(std::uint32_t width, std::uint32_t height,
                                 .height = height,
                                 .format = format,
                                 .modifier = DRM_FORMAT_MOD_LINEAR,
-                                .plane = {.offset = 0, .stride = stride}},
+                                .planes = {FramePlane{.offset = 0, .stride = stride}}},
                                udmabuf(std::uint64_t{stride} * height));
     EXPECT_TRUE(frame) << frame.error().message();
     return *frame;
@@ -52,8 +52,8 @@ inline void paint(const Frame& frame, std::uint32_t seed) {
         for (std::uint32_t x = 0; x < layout.width; ++x) {
             const std::uint32_t pixel =
                 0xff000000U | ((x * 2654435761U + y * 40503U + seed * 97U) >> 8);
-            std::memcpy(static_cast<char*>(at) + layout.plane.offset +
-                            std::size_t{y} * layout.plane.stride + std::size_t{x} * 4,
+            std::memcpy(static_cast<char*>(at) + layout.planes[0].offset +
+                            std::size_t{y} * layout.planes[0].stride + std::size_t{x} * 4,
                         &pixel, sizeof pixel);
         }
     munmap(at, frame.buffer().size());
@@ -76,7 +76,8 @@ inline std::uint64_t differing_pixels(const Frame& a, const Frame& b) {
         return ~0ULL;
     }
     const auto row = [](const CpuAccess& access, const FrameLayout& layout, std::uint32_t y) {
-        return access.bytes().data() + layout.plane.offset + std::size_t{y} * layout.plane.stride;
+        return access.bytes().data() + layout.planes[0].offset +
+               std::size_t{y} * layout.planes[0].stride;
     };
     for (std::uint32_t y = 0; y < a.layout().height; ++y)
         for (std::uint32_t x = 0; x < a.layout().width; ++x)

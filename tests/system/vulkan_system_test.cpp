@@ -118,8 +118,8 @@ std::uint64_t other_pixels(const Frame& frame, std::uint32_t colour) {
     const FrameLayout& layout = frame.layout();
     for (std::uint32_t y = 0; y < layout.height; ++y)
         for (std::uint32_t x = 0; x < layout.width; ++x) {
-            const std::byte* pixel = access->bytes().data() + layout.plane.offset +
-                                     std::size_t{y} * layout.plane.stride + std::size_t{x} * 4;
+            const std::byte* pixel = access->bytes().data() + layout.planes[0].offset +
+                                     std::size_t{y} * layout.planes[0].stride + std::size_t{x} * 4;
             for (unsigned channel = 0; channel < 4; ++channel) {
                 const int want = static_cast<int>(colour >> (8 * channel) & 0xff);
                 const int got = std::to_integer<int>(pixel[channel]);
@@ -136,7 +136,7 @@ TEST_F(VulkanSystemTest, TheCpuSeesWhatTheGpuWrote) {
     for (const auto& [width, height] :
          {std::pair(64U, 64U), std::pair(33U, 7U), std::pair(1U, 1U)}) {
         const VulkanImage target = image(width, height);
-        EXPECT_GE(target.frame().layout().plane.stride, width * 4);
+        EXPECT_GE(target.frame().layout().planes[0].stride, width * 4);
         EXPECT_EQ(other_pixels(target.frame(), orange_xr24), std::uint64_t{width} * height);
         record_clear(target, orange);
         auto done = submit();

@@ -531,8 +531,8 @@ TEST_F(VulkanImageTest, IsAFrameAsTheDriverLaidItOut) {
         EXPECT_EQ(layout.height, 50U);
         EXPECT_EQ(layout.format, std::uint32_t{DRM_FORMAT_XRGB8888});
         EXPECT_EQ(layout.modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
-        EXPECT_EQ(layout.plane.offset, offset);
-        EXPECT_EQ(layout.plane.stride, 512U);
+        EXPECT_EQ(layout.planes[0].offset, offset);
+        EXPECT_EQ(layout.planes[0].stride, 512U);
         EXPECT_EQ(image.format(), VK_FORMAT_B8G8R8A8_UNORM);
         EXPECT_NE(image.image(), VkImage{VK_NULL_HANDLE});
         EXPECT_EQ(image.frame().buffer().size(), offset + VkDeviceSize{512} * 50);
@@ -638,7 +638,10 @@ TEST_F(VulkanImageTest, RefusesWhatTheCallerOrTheDriverCannotMean) {
         Errc code;
         Words words;
     } cases[] = {
-        {[](auto& info) { info.format = DRM_FORMAT_NV12; }, Errc::unsupported, {"NV12", "XR24"}},
+        {[](auto& info) { info.format = DRM_FORMAT_NV12; },
+         Errc::unsupported,
+         {"NV12", "has 2 planes, and an exported image has one", "XR24"}},
+        {[](auto& info) { info.format = DRM_FORMAT_C8; }, Errc::unsupported, {"C8", "XR24"}},
         {[](auto& info) { info.width = 0; }, Errc::invalid_argument, {"0x50", "no pixels"}},
         {[](auto& info) { info.height = 0; }, Errc::invalid_argument, {"100x0", "no pixels"}},
         {[](auto& info) { info.usage = 0; }, Errc::invalid_argument, {"no usage"}},
