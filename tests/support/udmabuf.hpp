@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// Real dma-bufs made by hand of anonymous memory (linux/udmabuf.h).
+/// Real dma-bufs of anonymous memory, for tests that need one and care for nothing else.
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <cstdlib>
 
-#include <fcntl.h>
-#include <linux/udmabuf.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
 
-#include <sluice/dma_buf.hpp>
-
-#include "support/memfd.hpp"
+#include <sluice/udmabuf.hpp>
 
 namespace sluice::test {
 
@@ -26,16 +20,9 @@ inline bool has_udmabuf() {
 
 /// A zeroed dma-buf of \p size bytes, rounded up to whole pages.
 inline DmaBuf udmabuf(std::uint64_t size) {
-    const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-    const std::uint64_t whole = (size + page - 1) / page * page;
-    const UniqueFd memory = memfd(whole);
-    const UniqueFd device(open("/dev/udmabuf", O_RDWR | O_CLOEXEC));
-    fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK);
-    udmabuf_create create{.memfd = static_cast<__u32>(memory.get()),
-                          .flags = UDMABUF_FLAGS_CLOEXEC,
-                          .offset = 0,
-                          .size = whole};
-    auto buffer = DmaBuf::from_fd(UniqueFd(ioctl(device.get(), UDMABUF_CREATE, &create)));
+    auto exporter = UdmabufExporter::open();
+    auto buffer = exporter ? (*exporter)->allocate({.size = size})
+                           : tl::unexpected(std::move(exporter.error()));
     if (!buffer) {
         ADD_FAILURE() << buffer.error().message();
         std::abort();
