@@ -16,10 +16,12 @@
 #include "alloc/alloc.hpp"
 #include "support/fake_exporters.hpp"
 #include "support/open_fds.hpp"
+#include "support/refused.hpp"
 
 namespace sluice {
 namespace {
 
+using test::expect_refused;
 using test::ScriptedLibc;
 
 class AllocTest : public test::FdTest {
@@ -38,16 +40,6 @@ protected:
     test::FakeKernel kernel;
     const std::uint64_t page = alloc::page_size();
 };
-
-template <typename T>
-void expect_refused(const Result<T>& result, Errc code, const std::vector<std::string>& words) {
-    ASSERT_FALSE(result) << words.front();
-    EXPECT_EQ(to_string(result.error().code), to_string(code)) << result.error().message();
-    EXPECT_FALSE(result.error().remedy.empty());
-    for (const std::string& each : words)
-        EXPECT_NE(result.error().message().find(each), std::string::npos)
-            << "'" << each << "' in " << result.error().message();
-}
 
 TEST(Alloc, RoundingAndMultiplesDoNotWrap) {
     EXPECT_EQ(alloc::round_up(0, 4096), 0U);
