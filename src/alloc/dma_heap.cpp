@@ -76,7 +76,8 @@ Error cannot_open(int error, const std::string& path) {
         known += (known.empty() ? "" : ", ") + each;
     Error failure = sys::failed_call(
         error, "DmaHeapExporter::open", path, "does not open",
-        error == EACCES ? "Give this user access to it"
+        error == EACCES                      ? "Give this user access to it"
+        : error == EMFILE || error == ENFILE ? "Close fds that are no longer used"
         : known.empty() ? "This machine has no dma-heap (CONFIG_DMABUF_HEAPS): use udmabuf"
                         : "Use one of this machine's heaps: " + known);
     if (error == ENOENT || error == ENOTDIR || error == ENODEV || error == ENXIO)

@@ -67,7 +67,9 @@ Result<std::shared_ptr<const UdmabufExporter>> UdmabufExporter::open() noexcept 
         Error failure = sys::failed_call(
             error, "UdmabufExporter::open", device_path, "does not open",
             error == EACCES ? "Give this user access to it; its group is often 'kvm'"
-                            : "Load the kernel's udmabuf module (CONFIG_UDMABUF)");
+            : error == EMFILE || error == ENFILE
+                ? "Close fds that are no longer used"
+                : "Load the kernel's udmabuf module (CONFIG_UDMABUF)");
         if (error == ENOENT || error == ENODEV || error == ENXIO)
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));

@@ -94,7 +94,7 @@ TEST_F(AllocTest, UdmabufSaysWhyItDoesNotOpen) {
         const char* says;
     } cases[] = {{ENOENT, Errc::unsupported, "CONFIG_UDMABUF"},
                  {EACCES, Errc::no_permission, "kvm"},
-                 {EMFILE, Errc::no_resources, "EMFILE"}};
+                 {EMFILE, Errc::no_resources, "Close fds"}};
     for (const auto& each : cases) {
         kernel.refused_paths["/dev/udmabuf"] = each.error;
         expect_refused(UdmabufExporter::open(), each.code, {"/dev/udmabuf", each.says});
@@ -328,6 +328,8 @@ TEST_F(AllocTest, AHeapSaysWhyItDoesNotOpen) {
     expect_refused(DmaHeapExporter::open(), Errc::unsupported, {"/dev/dma_heap/system", "ENOENT"});
     kernel.refused_paths["/dev/dma_heap/system"] = EACCES;
     expect_refused(DmaHeapExporter::open(), Errc::no_permission, {"EACCES"});
+    kernel.refused_paths["/dev/dma_heap/system"] = EMFILE;
+    expect_refused(DmaHeapExporter::open(), Errc::no_resources, {"EMFILE", "Close fds"});
 }
 
 TEST_F(AllocTest, EachCallThatAHeapNeedsMayFailAndLeaksNothing) {
