@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstdarg>
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
 
@@ -18,6 +19,9 @@ constexpr long dma_buf_magic = 0x444d4142;
 // The names are the linker's: --wrap=X calls __wrap_X, and __real_X is X.
 // NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" {
+int __real_open(const char* path, int flags, ...);
+int __real_memfd_create(const char* name, unsigned flags);
+int __real_ftruncate(int fd, off_t size);
 int __real_ioctl(int fd, unsigned long request, void* argument);
 int __real_fcntl(int fd, int command, long argument);
 int __real_fstat(int fd, struct stat* status);
@@ -26,6 +30,23 @@ int __real_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigse
 void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
 int __real_munmap(void* at, size_t size);
 int __real_mprotect(void* at, size_t size, int protection);
+
+int __wrap_open(const char* path, int flags, ...) {
+    va_list list;
+    va_start(list, flags);
+    const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(list, mode_t) : 0;
+    va_end(list);
+    return script && script->open ? script->open(path, flags) : __real_open(path, flags, mode);
+}
+
+int __wrap_memfd_create(const char* name, unsigned flags) {
+    return script && script->memfd_create ? script->memfd_create(name, flags)
+                                          : __real_memfd_create(name, flags);
+}
+
+int __wrap_ftruncate(int fd, off_t size) {
+    return script && script->ftruncate ? script->ftruncate(fd, size) : __real_ftruncate(fd, size);
+}
 
 int __wrap_ioctl(int fd, unsigned long request, ...) {
     va_list list;
@@ -97,6 +118,18 @@ void ScriptedLibc::memfds_are_dma_bufs() {
 
 int ScriptedLibc::real_ioctl(int fd, unsigned long request, void* argument) {
     return __real_ioctl(fd, request, argument);
+}
+
+int ScriptedLibc::real_open(const char* path, int flags) {
+    return __real_open(path, flags);
+}
+
+int ScriptedLibc::real_memfd_create(const char* name, unsigned flags) {
+    return __real_memfd_create(name, flags);
+}
+
+int ScriptedLibc::real_fcntl(int fd, int command, long argument) {
+    return __real_fcntl(fd, command, argument);
 }
 
 int ScriptedLibc::real_fstatfs(int fd, struct statfs* filesystem) {

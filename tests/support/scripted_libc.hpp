@@ -21,6 +21,9 @@ struct ScriptedLibc {
     ScriptedLibc(const ScriptedLibc&) = delete;
     ScriptedLibc& operator=(const ScriptedLibc&) = delete;
 
+    std::function<int(const char* path, int flags)> open;
+    std::function<int(const char* name, unsigned flags)> memfd_create;
+    std::function<int(int fd, off_t size)> ftruncate;
     std::function<int(int fd, unsigned long request, void* argument)> ioctl;
     std::function<int(int fd, int command, long argument)> fcntl;
     std::function<int(int fd, struct stat* status)> fstat;
@@ -36,6 +39,9 @@ struct ScriptedLibc {
 
     /// The kernel's own ioctl, for replacements that let some requests through.
     static int real_ioctl(int fd, unsigned long request, void* argument);
+    static int real_open(const char* path, int flags);
+    static int real_memfd_create(const char* name, unsigned flags);
+    static int real_fcntl(int fd, int command, long argument);
     static int real_fstatfs(int fd, struct statfs* filesystem);
 };
 

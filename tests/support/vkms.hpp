@@ -10,6 +10,7 @@
 
 #include <drm_fourcc.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <sluice/cpu_access.hpp>
 #include <sluice/frame.hpp>

@@ -15,6 +15,7 @@
 
 #include "support/child.hpp"
 #include "support/dma_heap.hpp"
+#include "support/memfd.hpp"
 #include "support/protection.hpp"
 #include "support/real_kernel.hpp"
 

@@ -23,6 +23,7 @@
 
 #include "support/dma_heap.hpp"
 #include "support/fd_limit.hpp"
+#include "support/memfd.hpp"
 #include "support/real_kernel.hpp"
 
 namespace sluice {

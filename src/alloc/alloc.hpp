@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// What the exporters share. Not installed.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <sluice/dma_buf.hpp>
+#include <sluice/exporter.hpp>
+#include <sluice/frame.hpp>
+
+namespace sluice::alloc {
+
+[[nodiscard]] std::uint64_t page_size() noexcept;
+
+/// \p value rounded up to a multiple of \p alignment (0 counts as 1), or nothing past 64 bits.
+[[nodiscard]] std::optional<std::uint64_t> round_up(std::uint64_t value,
+                                                    std::uint64_t alignment) noexcept;
+
+/// The least common multiple, 0 counting as 1, or nothing past \p limit.
+[[nodiscard]] std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
+                                                           std::uint64_t limit) noexcept;
+
+/// A small file's text (of /proc or /sys), or nothing.
+[[nodiscard]] std::optional<std::string> read_text(const char* path) noexcept;
+
+/// Names \p buffer (DMA_BUF_SET_NAME), cut to what the kernel takes. It tries, and no more.
+void set_name(const DmaBuf& buffer, std::string_view name) noexcept;
+
+/// The size to ask for: \p request rounded up, or why that is refused.
+[[nodiscard]] Result<std::uint64_t> checked_size(const ExporterCaps& caps, const char* operation,
+                                                 const BufferRequest& request) noexcept;
+
+/// An Error about one exporter and one request.
+[[nodiscard]] Error refusal(Errc code, const char* operation, const ExporterCaps& caps,
+                            std::string problem, std::string remedy);
+
+/// "4096 bytes 'cam-0'".
+[[nodiscard]] std::string describe(const BufferRequest& request);
+
+/// "640x480 NV12 (0x3231564e)".
+[[nodiscard]] std::string describe(const FrameSpec& spec);
+
+/// A frame that is not there yet.
+struct LinearPlan {
+    FrameLayout layout;
+    std::uint64_t size = 0; ///< Bytes that its buffer needs, padding and `min_size` counted.
+};
+
+/// Lays \p spec out LINEAR, plane after plane, each row padded to \p stride_alignment.
+/// \returns the plan, or `invalid_argument` or `unsupported` as `Exporter::allocate_frame`.
+[[nodiscard]] Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
+                                             std::uint32_t stride_alignment) noexcept;
+
+/// All formats that sluice knows, LINEAR.
+[[nodiscard]] std::vector<FormatModifier> linear_formats();
+
+} // namespace sluice::alloc

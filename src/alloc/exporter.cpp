@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/exporter.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include <drm_fourcc.h>
+#include <fcntl.h>
+#include <linux/dma-buf.h>
+#include <unistd.h>
+
+#include "alloc/alloc.hpp"
+#include "core/sys.hpp"
+#include <sluice/format.hpp>
+
+namespace sluice {
+
+namespace alloc {
+
+namespace {
+
+using std::to_string;
+
+constexpr const char* operation = "Exporter::allocate_frame";
+
+#ifndef DMA_BUF_SET_NAME_B
+#define DMA_BUF_SET_NAME_B _IOW(DMA_BUF_BASE, 1, __u64)
+#endif
+constexpr std::size_t name_limit = 32; // DMA_BUF_NAME_LEN, with the terminator
+
+} // namespace
+
+std::uint64_t page_size() noexcept {
+    return static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+std::optional<std::uint64_t> round_up(std::uint64_t value, std::uint64_t alignment) noexcept {
+    const std::uint64_t past = value % std::max<std::uint64_t>(alignment, 1);
+    std::uint64_t result = value;
+    if (past != 0 && __builtin_add_overflow(value, alignment - past, &result))
+        return std::nullopt;
+    return result;
+}
+
+std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
+                                             std::uint64_t limit) noexcept {
+    a = std::max<std::uint64_t>(a, 1);
+    b = std::max<std::uint64_t>(b, 1);
+    std::uint64_t result = 0;
+    if (__builtin_mul_overflow(a / std::gcd(a, b), b, &result) || result > limit)
+        return std::nullopt;
+    return result;
+}
+
+std::optional<std::string> read_text(const char* path) noexcept {
+    const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+    std::string text;
+    std::array<char, 4096> part{};
+    for (;;) {
+        const ssize_t got = file ? read(file.get(), part.data(), part.size()) : -1;
+        if (got < 0)
+            return std::nullopt;
+        if (got == 0)
+            return text;
+        text.append(part.data(), static_cast<std::size_t>(got));
+    }
+}
+
+void set_name(const DmaBuf& buffer, std::string_view name) noexcept {
+    if (name.empty())
+        return;
+    std::array<char, name_limit> text{};
+    name.substr(0, text.size() - 1).copy(text.data(), text.size() - 1);
+    (void)sys::ioctl(buffer.fd(), DMA_BUF_SET_NAME_B, text.data());
+}
+
+Error refusal(Errc code, const char* failed, const ExporterCaps& caps, std::string problem,
+              std::string remedy) {
+    return Error{.code = code,
+                 .operation = failed,
+                 .object = caps.name,
+                 .problem = std::move(problem),
+                 .remedy = std::move(remedy)};
+}
+
+std::string describe(const BufferRequest& request) {
+    std::string text = to_string(request.size) + " bytes";
+    if (!request.name.empty())
+        text += " '" + std::string(request.name) + "'";
+    return text;
+}
+
+std::string describe(const FrameSpec& spec) {
+    return to_string(spec.width) + "x" + to_string(spec.height) + " " + format_name(spec.format);
+}
+
+Result<std::uint64_t> checked_size(const ExporterCaps& caps, const char* failed,
+                                   const BufferRequest& request) noexcept {
+    if (request.size == 0)
+        return tl::unexpected(refusal(Errc::invalid_argument, failed, caps, "asked for 0 bytes",
+                                      "Ask for at least one byte"));
+    const auto whole = round_up(request.size, caps.granularity);
+    if (!whole || *whole > caps.max_size)
+        return tl::unexpected(refusal(Errc::unsupported, failed, caps,
+                                      "asked for " + describe(request) + ", and its limit is " +
+                                          to_string(caps.max_size) + " bytes (" +
+                                          caps.max_size_source + ")",
+                                      "Ask for less, raise the limit, or use another exporter"));
+    return *whole;
+}
+
+Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
+                               std::uint32_t stride_alignment) noexcept {
+    const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
+        return tl::unexpected(
+            refusal(code, operation, caps, describe(spec) + ": " + problem, std::move(remedy)));
+    };
+    const FormatInfo* format = find_format(spec.format);
+    if (format == nullptr)
+        return refuse(Errc::unsupported, "not a format that sluice knows", "Use one of formats()");
+    if (spec.width == 0 || spec.height == 0)
+        return refuse(Errc::invalid_argument, "no pixels", "A frame has at least one pixel");
+    if (!spec.modifiers.empty() &&
+        std::ranges::find(spec.modifiers, DRM_FORMAT_MOD_LINEAR) == spec.modifiers.end()) {
+        std::string wanted;
+        for (const std::uint64_t each : spec.modifiers)
+            wanted += (wanted.empty() ? "" : ", ") + modifier_name(each);
+        return refuse(Errc::unsupported,
+                      "it makes LINEAR frames, and the modifiers asked for are " + wanted,
+                      "Let LINEAR be one of them");
+    }
+    const std::uint64_t padded_height = *round_up(spec.height, spec.height_alignment);
+    if (padded_height > UINT32_MAX)
+        return refuse(Errc::invalid_argument,
+                      "a height alignment of " + to_string(spec.height_alignment) +
+                          " makes the height " + to_string(padded_height) + " rows, above " +
+                          to_string(UINT32_MAX),
+                      "Ask for a smaller height alignment");
+
+    LinearPlan plan;
+    plan.layout = {.width = spec.width,
+                   .height = spec.height,
+                   .format = spec.format,
+                   .modifier = DRM_FORMAT_MOD_LINEAR};
+    std::uint64_t end = 0;
+    for (std::uint32_t i = 0; i < format->plane_count; ++i) {
+        const FormatPlane& block = format->planes[i];
+        // No sum or product here reaches 2^64: widths and alignments have 32 bits, a stride 31,
+        // rows and offsets 32.
+        const std::uint64_t offset = *round_up(end, spec.offset_alignment);
+        const std::uint64_t stride = *round_up(block.row_bytes(spec.width), stride_alignment);
+        if (stride > INT32_MAX || offset > UINT32_MAX)
+            return refuse(Errc::invalid_argument,
+                          "plane " + to_string(i) + " would lie at offset " + to_string(offset) +
+                              " with a stride of " + to_string(stride) +
+                              " bytes, and the limits are " + to_string(UINT32_MAX) + " and " +
+                              to_string(INT32_MAX),
+                          "Ask for a smaller image or smaller alignments");
+        plan.layout.planes[i] = {.offset = static_cast<std::uint32_t>(offset),
+                                 .stride = static_cast<std::uint32_t>(stride)};
+        end = offset + stride * block.rows(padded_height);
+    }
+    plan.size = std::max(end, spec.min_size);
+    return plan;
+}
+
+std::vector<FormatModifier> linear_formats() {
+    std::vector<FormatModifier> all;
+    for (const FormatInfo& each : sluice::formats())
+        all.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+    return all;
+}
+
+} // namespace alloc
+
+Exporter::Exporter(ExporterCaps caps) noexcept : caps_(std::move(caps)) {}
+
+Exporter::~Exporter() = default;
+
+Result<Frame> Exporter::allocate_frame(const FrameSpec& spec) const noexcept {
+    auto plan = alloc::plan_linear(
+        spec, caps_, spec.stride_alignment != 0 ? spec.stride_alignment : default_stride_alignment);
+    if (!plan)
+        return tl::unexpected(std::move(plan.error()));
+    auto buffer = allocate({.size = plan->size, .name = spec.name});
+    if (!buffer)
+        return tl::unexpected(std::move(buffer.error()));
+    return Frame::create(plan->layout, std::move(*buffer));
+}
+
+} // namespace sluice

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#include <sluice/gbm.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <mutex>
+#include <string>
+
+#include <drm_fourcc.h>
+#include <gbm.h>
+
+#include "alloc/alloc.hpp"
+#include "alloc/drm.hpp"
+#include "core/sys.hpp"
+#include <sluice/cpu_map.hpp>
+#include <sluice/format.hpp>
+
+namespace sluice {
+
+struct GbmExporter::State {
+    State(UniqueFd&& fd, gbm_device* of, std::uint32_t uses) noexcept
+        : card(std::move(fd)), device(of), usage(uses) {}
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State() { gbm_device_destroy(device); }
+
+    UniqueFd card; // GBM borrows it, so it goes last
+    gbm_device* device;
+    std::uint32_t usage;
+    std::mutex mutex; // around every use of the device and of its buffers
+};
+
+namespace {
+
+using std::to_string;
+
+constexpr const char* operation = "GbmExporter::allocate_frame";
+
+struct BoDestroy {
+    void operator()(gbm_bo* bo) const noexcept { gbm_bo_destroy(bo); }
+};
+using Bo = std::unique_ptr<gbm_bo, BoDestroy>;
+
+/// A buffer object that is LINEAR by the driver's own word, or made by the flag that means it; null
+/// with errno set where there is none.
+Bo create_linear(gbm_device* device, std::uint32_t width, std::uint32_t height,
+                 std::uint32_t format, std::uint32_t usage) {
+    // Drivers that know modifiers say which one they took. Others either have no such call or
+    // answer INVALID, and then only the flag will do.
+    const std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
+    Bo bo(gbm_bo_create_with_modifiers2(device, width, height, format, &linear, 1,
+                                        usage & ~std::uint32_t{GBM_BO_USE_LINEAR}));
+    if (bo && gbm_bo_get_modifier(bo.get()) == DRM_FORMAT_MOD_LINEAR)
+        return bo;
+    bo.reset(gbm_bo_create(device, width, height, format, usage | GBM_BO_USE_LINEAR));
+    return bo;
+}
+
+/// The layout that the driver gave \p bo, or why no frame can be made of it.
+Result<FrameLayout> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& caps) {
+    const auto refuse = [&](const std::string& problem, std::string remedy) {
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": " + problem,
+                                             std::move(remedy)));
+    };
+    const std::uint64_t modifier = gbm_bo_get_modifier(bo);
+    if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
+        return refuse("the driver was asked for LINEAR and took modifier " +
+                          modifier_name(modifier),
+                      "Use another exporter");
+    const auto planes = static_cast<std::uint32_t>(std::max(gbm_bo_get_plane_count(bo), 0));
+    const FormatInfo* format = find_format(spec.format);
+    if (planes != format->plane_count)
+        return refuse("the driver made " + to_string(planes) + " planes, the format has " +
+                          to_string(format->plane_count),
+                      "Use another exporter");
+    FrameLayout layout{.width = spec.width,
+                       .height = spec.height,
+                       .format = spec.format,
+                       .modifier = DRM_FORMAT_MOD_LINEAR};
+    const std::uint32_t first = gbm_bo_get_handle_for_plane(bo, 0).u32;
+    for (std::uint32_t i = 0; i < planes; ++i) {
+        const int plane = static_cast<int>(i);
+        if (gbm_bo_get_handle_for_plane(bo, plane).u32 != first)
+            return refuse("the driver put plane " + to_string(i) +
+                              " into another buffer than plane 0, and a frame has one",
+                          "Use dumb buffers, a dma-heap or udmabuf");
+        layout.planes[i] = {.offset = gbm_bo_get_offset(bo, plane),
+                            .stride = gbm_bo_get_stride_for_plane(bo, plane)};
+    }
+    return layout;
+}
+
+/// What of \p layout is not as \p spec asks, in words, or an empty text.
+std::string misfit(const FrameLayout& layout, std::uint32_t planes, const FrameSpec& spec) {
+    for (std::uint32_t i = 0; i < planes; ++i) {
+        const FramePlane& plane = layout.planes[i];
+        if (plane.stride % std::max(spec.stride_alignment, 1U) != 0)
+            return "plane " + to_string(i) + "'s stride of " + to_string(plane.stride) +
+                   " bytes is no multiple of " + to_string(spec.stride_alignment);
+        if (plane.offset % std::max(spec.offset_alignment, 1U) != 0)
+            return "plane " + to_string(i) + "'s offset of " + to_string(plane.offset) +
+                   " bytes is no multiple of " + to_string(spec.offset_alignment);
+    }
+    return {};
+}
+
+} // namespace
+
+GbmExporter::GbmExporter(Private, std::unique_ptr<State> state, ExporterCaps caps) noexcept
+    : Exporter(std::move(caps)), state_(std::move(state)) {}
+
+GbmExporter::~GbmExporter() = default;
+
+Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32_t usage) noexcept {
+    constexpr const char* wrapping = "GbmExporter::wrap";
+    auto copy = UniqueFd::duplicate(fd);
+    if (!copy)
+        return tl::unexpected(std::move(copy.error()));
+    const std::string driver = alloc::drm_driver(copy->get());
+    if (driver.empty())
+        return tl::unexpected(Error{.code = Errc::wrong_object,
+                                    .operation = wrapping,
+                                    .object = sys::describe_fd(fd),
+                                    .problem = "is not a DRM device",
+                                    .remedy = "Open a /dev/dri/card* or renderD* node"});
+    ExporterCaps caps{.name = "gbm " + driver,
+                      .max_size = UINT64_MAX,
+                      .max_size_source = "none known: the driver's own",
+                      .granularity = alloc::page_size(),
+                      .zeroed = false,
+                      .gives_bytes = false,
+                      .lays_out_frames = true};
+    errno = 0;
+    gbm_device* device = gbm_create_device(copy->get());
+    if (device == nullptr)
+        return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
+                                             "Mesa has no GBM driver for " + sys::describe_fd(fd) +
+                                                 (errno != 0 ? ": " + sys::errno_text(errno) : ""),
+                                             "Install Mesa's DRI drivers, or use dumb buffers"));
+    auto state = std::make_unique<State>(std::move(*copy), device, usage);
+    for (const FormatInfo& each : formats()) {
+        const int planes =
+            gbm_device_get_format_modifier_plane_count(device, each.fourcc, DRM_FORMAT_MOD_LINEAR);
+        // A driver without modifiers has no answer (-1); its buffers are looked at one by one.
+        if (gbm_device_is_format_supported(device, each.fourcc, usage | GBM_BO_USE_LINEAR) != 0 &&
+            (planes < 0 || planes == static_cast<int>(each.plane_count)))
+            caps.formats.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+    }
+    if (caps.formats.empty())
+        return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
+                                             "makes no format LINEAR for usage " +
+                                                 to_string(usage) + " (GBM_BO_USE_*)",
+                                             "Ask for less usage"));
+    // Mesa opens render nodes whose driver then makes nothing (software on vgem), so one is made.
+    GbmExporter probe(Private(), std::move(state), caps);
+    const auto frame =
+        probe.allocate_frame({.width = 64, .height = 64, .format = caps.formats[0].format});
+    if (!frame)
+        return tl::unexpected(
+            alloc::refusal(Errc::unsupported, wrapping, caps,
+                           "makes no buffer of 64x64 pixels: " + frame.error().problem,
+                           "Pass the card's primary node, /dev/dri/card*"));
+    caps.cpu_mappable = CpuMap::map(frame->buffer(), Access::read_write).has_value();
+    return std::make_shared<const GbmExporter>(Private(), std::move(probe.state_), std::move(caps));
+}
+
+Result<DmaBuf> GbmExporter::allocate(const BufferRequest& request) const noexcept {
+    return tl::unexpected(alloc::refusal(Errc::unsupported, "GbmExporter::allocate", caps(),
+                                         "asked for " + alloc::describe(request) +
+                                             ", and GBM makes frames, no plain bytes",
+                                         "Use allocate_frame, or another exporter"));
+}
+
+Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept {
+    // Nobody's layout, but the request is checked as for everybody.
+    auto plan = alloc::plan_linear(spec, caps(), std::max(spec.stride_alignment, 1U));
+    if (!plan)
+        return tl::unexpected(std::move(plan.error()));
+    const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
+        return tl::unexpected(alloc::refusal(
+            code, operation, caps(), alloc::describe(spec) + ": " + problem, std::move(remedy)));
+    };
+    if (std::ranges::find(caps().formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
+        caps().formats.end())
+        return refuse(Errc::unsupported, "the driver does not make this format LINEAR for this use",
+                      "Take one of ExporterCaps::formats");
+    const FormatInfo* format = find_format(spec.format);
+    const FormatPlane& block = format->planes[0];
+    const auto height =
+        static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
+    std::uint32_t width = spec.width;
+
+    const std::lock_guard lock(state_->mutex);
+    for (bool widened = false;; widened = true) {
+        const Bo bo = create_linear(state_->device, width, height, spec.format, state_->usage);
+        if (!bo) {
+            const int error = errno;
+            Error failure = sys::failed_call(
+                error, operation, caps().name,
+                alloc::describe(spec) + ": the driver makes no buffer of " + to_string(width) +
+                    "x" + to_string(height) + " pixels (gbm_bo_create)",
+                "Ask for a smaller one, or use another exporter");
+            return tl::unexpected(std::move(failure));
+        }
+        auto layout = layout_of(bo.get(), spec, caps());
+        if (!layout)
+            return tl::unexpected(std::move(layout.error()));
+        const std::string problem = misfit(*layout, format->plane_count, spec);
+        if (!problem.empty()) {
+            // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
+            const auto stride =
+                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
+            const auto wider = stride ? *alloc::round_up(layout->planes[0].stride, *stride) /
+                                            block.block_bytes * block.block_width
+                                      : 0;
+            if (widened || wider <= width || wider > UINT32_MAX)
+                return refuse(Errc::unsupported, problem,
+                              "Ask for smaller alignments, or use another exporter");
+            width = static_cast<std::uint32_t>(wider);
+            continue;
+        }
+        auto buffer = alloc::export_handle(state_->card.get(), gbm_bo_get_handle(bo.get()).u32,
+                                           operation, caps().name);
+        if (!buffer)
+            return tl::unexpected(std::move(buffer.error()));
+        if (buffer->size() < spec.min_size)
+            return refuse(Errc::unsupported,
+                          "the driver made " + to_string(buffer->size()) + " bytes, and " +
+                              to_string(spec.min_size) + " are needed",
+                          "Ask for a larger height alignment, or use another exporter");
+        alloc::set_name(*buffer, spec.name);
+        return Frame::create(*layout, std::move(*buffer));
+    }
+}
+
+} // namespace sluice
