@@ -169,7 +169,7 @@ std::vector<LibcCall> run_case(const Operation& operation) {
     }
     EXPECT_EQ(fds, open_fds()) << "a fd was leaked, or one too many was closed";
     EXPECT_EQ(maps, mappings()) << "a mapping was leaked, or one too many was dropped";
-    EXPECT_EQ(boundary::take_bracket_faults(), "");
+    EXPECT_EQ(boundary::take_misuse(), "");
     if (!current.empty()) {
         ++(current.size() == 1 ? totals.cases : totals.pairs);
         ++(refused ? totals.refused : totals.right);
@@ -209,6 +209,12 @@ std::vector<Error> take_logged() {
 
 void explore(const Operation& operation) {
     set_log([](const Error& error, void*) noexcept { logged.push_back(error); }, nullptr);
+    struct AtEnd {
+        ~AtEnd() {
+            current.clear();
+            set_log(nullptr, nullptr);
+        }
+    } at_end;
     current.clear();
     // The first goes put on the heap what stays there.
     for (int warm_up = 0; warm_up < 2; ++warm_up) {
@@ -217,12 +223,14 @@ void explore(const Operation& operation) {
         (void)make();
     }
     boundary::before_sleep(nullptr);
-    (void)boundary::take_bracket_faults();
+    (void)boundary::take_misuse();
     const std::vector<LibcCall> calls = run_case(operation);
     ++totals.operations;
     totals.calls += calls.size();
     for (std::size_t i = 0; i < calls.size(); ++i) {
         for (const Failure& first : failures_or_fail(calls[i])) {
+            if (::testing::Test::HasFailure())
+                return; // one case is enough to look for the reason
             const Step one{.fault = {.index = i, .error = first.error, .times = first.times},
                            .call = calls[i],
                            .failure = first};
@@ -242,8 +250,6 @@ void explore(const Operation& operation) {
             }
         }
     }
-    current.clear();
-    set_log(nullptr, nullptr);
 }
 
 std::string summary() {

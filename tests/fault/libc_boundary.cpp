@@ -43,6 +43,7 @@ struct State {
     std::function<void()> before_sleep;
     std::array<Brackets, 64> brackets;
     std::size_t bracket_count = 0;
+    int closed_again = 0;
 };
 
 State state;
@@ -159,8 +160,10 @@ void before_sleep(std::function<void()> action) {
     state.before_sleep = std::move(action);
 }
 
-std::string take_bracket_faults() {
+std::string take_misuse() {
     std::string faults;
+    if (const int times = std::exchange(state.closed_again, 0); times > 0)
+        faults = std::to_string(times) + " times a closed fd was closed";
     for (std::size_t i = 0; i < state.bracket_count; ++i)
         if (const Brackets& each = state.brackets[i]; each.open != 0)
             faults += (faults.empty() ? "" : "; ") + std::to_string(each.open) +
@@ -202,7 +205,13 @@ ssize_t __real_write(int fd, const void* bytes, size_t size);
 
 int __wrap_close(int fd) {
     // Linux frees the number whatever it reports.
-    return pass_and_report({.name = "close"}, [&] { return __real_close(fd); });
+    return pass_and_report({.name = "close"}, [&] {
+        const int result = __real_close(fd);
+        // By then the number may be somebody else's.
+        if (result != 0 && errno == EBADF)
+            ++state.closed_again;
+        return result;
+    });
 }
 
 int __wrap_fcntl(int fd, int command, ...) {

@@ -58,10 +58,10 @@ void disarm() noexcept;
 /// that signals while it is waited for, with neither threads nor sleeps.
 void before_sleep(std::function<void()> action);
 
-/// What is not right about the CPU brackets so far: ones that are still open, or ENDs without a
-/// START. Empty where all is well. An END that was made to fail for good counts as one. Starts
-/// over.
-[[nodiscard]] std::string take_bracket_faults();
+/// What was wrong so far though no call said so: CPU brackets that are still open, ENDs without a
+/// START, closed fds that were closed again. Empty where all is well. An END that was made to fail
+/// for good counts as one. Starts over.
+[[nodiscard]] std::string take_misuse();
 
 } // namespace boundary
 } // namespace sluice::test
