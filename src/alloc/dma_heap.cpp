@@ -5,10 +5,11 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/dma-heap.h>
 #include <unistd.h>
@@ -23,6 +24,10 @@ namespace {
 using std::to_string;
 
 constexpr const char* folder = "/dev/dma_heap";
+
+struct CloseFolder {
+    void operator()(DIR* open) const noexcept { closedir(open); }
+};
 
 /// The names that the kernel's CMA heaps have had (drivers/dma-buf/heaps/cma_heap.c).
 bool is_cma(std::string_view name) {
@@ -89,10 +94,10 @@ Error cannot_open(int error, const std::string& path) {
 
 std::vector<std::string> dma_heaps() noexcept {
     std::vector<std::string> names;
-    std::error_code error;
-    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-         entry.increment(error))
-        names.push_back(entry->path().filename());
+    const std::unique_ptr<DIR, CloseFolder> heaps(opendir(folder));
+    while (const dirent* heap = heaps ? readdir(heaps.get()) : nullptr)
+        if (heap->d_name[0] != '.')
+            names.emplace_back(heap->d_name);
     std::ranges::sort(names);
     return names;
 }

@@ -35,7 +35,7 @@ static_assert(static_cast<unsigned>(Access::read_write) == DMA_BUF_SYNC_RW);
 constexpr const char* no_fd_left = "Close fds that are no longer used, or raise RLIMIT_NOFILE";
 
 Error not_a_dma_buf(int fd, std::string problem, int error) {
-    return Error{.code = Errc::wrong_object,
+    return Error{.code = sys::code_of_wrong_object(error),
                  .operation = "DmaBuf::from_fd",
                  .object = sys::describe_fd(fd),
                  .problem = std::move(problem),
@@ -211,8 +211,12 @@ Result<DmaBufInfo> DmaBuf::info() const noexcept {
     std::optional<DmaBufInfo> info;
     if (length >= 0)
         info = parse_fdinfo({text.data(), static_cast<std::size_t>(length)});
-    if (!info && !is_dma_buf(fd_.get()))
+    if (!info && (length >= 0 || error == ENOENT) && !is_dma_buf(fd_.get()))
         return tl::unexpected(taken_over(*this, "DmaBuf::info"));
+    if (length < 0 && error != ENOENT)
+        return tl::unexpected(sys::failed_call(error, "DmaBuf::info", describe(*this),
+                                               "its fdinfo cannot be read",
+                                               "Go on without: nothing depends on it"));
     if (!info)
         return tl::unexpected(
             Error{.code = Errc::unsupported,

@@ -27,7 +27,12 @@ namespace sluice {
 namespace {
 
 Error not_a_sync_file(int error, std::string_view operation, int fd) {
-    return Error{.code = Errc::wrong_object,
+    const Errc code = sys::code_of_wrong_object(error);
+    if (code != Errc::wrong_object)
+        return sys::failed_call(error, operation, sys::describe_fd(fd),
+                                "the kernel does not tell its state",
+                                "Free memory, or have the process's rights extended");
+    return Error{.code = code,
                  .operation = std::string(operation),
                  .object = sys::describe_fd(fd),
                  .problem = "is not a sync_file: " + sys::errno_text(error),

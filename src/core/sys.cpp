@@ -66,6 +66,11 @@ Errc code_of(int error) noexcept {
     }
 }
 
+Errc code_of_wrong_object(int error) noexcept {
+    const Errc code = code_of(error);
+    return code == Errc::no_resources || code == Errc::no_permission ? code : Errc::wrong_object;
+}
+
 Error failed_call(int error, std::string_view operation, std::string object,
                   std::string_view problem, std::string remedy) {
     return Error{.code = code_of(error),

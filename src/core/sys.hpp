@@ -25,6 +25,10 @@ namespace sluice::sys {
 /// The code that \p error means where the operation knows no better.
 [[nodiscard]] Errc code_of(int error) noexcept;
 
+/// The same where whatever is not about resources or permissions means that the object is not what
+/// it was taken for.
+[[nodiscard]] Errc code_of_wrong_object(int error) noexcept;
+
 /// The Error of a system call that set \p error: \p problem gets the errno in words appended.
 [[nodiscard]] Error failed_call(int error, std::string_view operation, std::string object,
                                 std::string_view problem, std::string remedy);

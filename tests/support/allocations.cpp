@@ -8,6 +8,13 @@
 namespace {
 
 std::atomic<std::size_t> count = 0;
+std::atomic<std::size_t> freed = 0;
+
+void give_back(void* memory) noexcept {
+    if (memory != nullptr)
+        freed.fetch_add(1, std::memory_order_relaxed);
+    std::free(memory);
+}
 
 } // namespace
 
@@ -24,17 +31,22 @@ void* operator new(std::size_t size) {
 }
 
 void operator delete(void* memory) noexcept {
-    std::free(memory);
+    give_back(memory);
 }
 
 void operator delete(void* memory, std::size_t) noexcept {
-    std::free(memory);
+    give_back(memory);
 }
 
 namespace sluice::test {
 
 std::size_t allocations() noexcept {
     return count.load(std::memory_order_relaxed);
+}
+
+std::ptrdiff_t live_allocations() noexcept {
+    return static_cast<std::ptrdiff_t>(count.load(std::memory_order_relaxed)) -
+           static_cast<std::ptrdiff_t>(freed.load(std::memory_order_relaxed));
 }
 
 } // namespace sluice::test

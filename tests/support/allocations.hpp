@@ -9,4 +9,7 @@ namespace sluice::test {
 /// it. Only the difference of two calls means anything.
 [[nodiscard]] std::size_t allocations() noexcept;
 
+/// How many of them are still there.
+[[nodiscard]] std::ptrdiff_t live_allocations() noexcept;
+
 } // namespace sluice::test
