@@ -180,7 +180,7 @@ inline std::map<std::uint32_t, DrmFormat> read_drm_fourcc(const std::string& pat
             continue;
         }
         std::smatch part;
-        if (!std::regex_search(line, part, definition))
+        if (!line.starts_with("#define DRM_FORMAT_") || !std::regex_search(line, part, definition))
             continue;
         std::uint32_t code = 0;
         for (unsigned i = 0; i < 4; ++i)
