@@ -337,9 +337,9 @@ VkFormat vulkan_format(std::uint32_t fourcc) noexcept {
 }
 
 std::span<const std::uint32_t> drm_formats(VkFormat format) noexcept {
-    const auto found = std::ranges::equal_range(back, format, {}, &Way::format);
-    return std::span(back_fourccs)
-        .subspan(static_cast<std::size_t>(found.begin() - back.begin()), found.size());
+    const auto* first = std::ranges::lower_bound(back, format, {}, &Way::format);
+    const auto* last = std::ranges::upper_bound(back, format, {}, &Way::format);
+    return {back_fourccs.data() + (first - back.begin()), static_cast<std::size_t>(last - first)};
 }
 
 } // namespace sluice
