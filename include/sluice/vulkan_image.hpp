@@ -12,6 +12,7 @@
 #include <sluice/export.hpp>
 #include <sluice/frame.hpp>
 #include <sluice/vulkan_device.hpp>
+#include <sluice/vulkan_format.hpp>
 
 namespace sluice {
 
@@ -60,8 +61,5 @@ private:
 
     std::shared_ptr<const State> state_;
 };
-
-/// The VkFormat whose bytes lie as those of \p fourcc (a DRM_FORMAT_*), or VK_FORMAT_UNDEFINED.
-[[nodiscard]] SLUICE_API VkFormat vulkan_format(std::uint32_t fourcc) noexcept;
 
 } // namespace sluice

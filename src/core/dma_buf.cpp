@@ -50,12 +50,13 @@ bool is_dma_buf(int fd) noexcept {
 
 /// Somebody closed the fd, and the number is another object's. Such an object's answers must not be
 /// taken for the kernel's.
-Error taken_over(const DmaBuf& buffer, const char* operation) {
+Error taken_over(const DmaBuf& buffer, const char* operation, int error) {
     return Error{.code = Errc::wrong_object,
                  .operation = operation,
                  .object = describe(buffer),
                  .problem = "the fd was closed behind its back: the number is another object's now",
-                 .remedy = "Find who closes a fd that a DmaBuf owns"};
+                 .remedy = "Find who closes a fd that a DmaBuf owns",
+                 .sys_errno = error};
 }
 
 Error still_pending(const DmaBuf& buffer, Access access) {
@@ -92,7 +93,12 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
             fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
     }
     const int flags = fcntl(fd.get(), F_GETFL);
-    if (flags < 0 || (flags & O_PATH) != 0)
+    if (flags < 0) {
+        const int error = errno;
+        return tl::unexpected(not_a_dma_buf(
+            fd.get(), "cannot be asked for its mode: " + sys::errno_text(error), error));
+    }
+    if ((flags & O_PATH) != 0)
         return tl::unexpected(not_a_dma_buf(
             fd.get(), "is open as a path only (O_PATH), which gives no access to it", 0));
     const int mode = flags & O_ACCMODE;
@@ -127,7 +133,7 @@ Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &request) != 0) {
         const int error = errno;
         if (error == ENOTTY && !is_dma_buf(fd_.get()))
-            return tl::unexpected(taken_over(*this, "DmaBuf::export_fence"));
+            return tl::unexpected(taken_over(*this, "DmaBuf::export_fence", error));
         return tl::unexpected(sys::failed_call(
             error, "DmaBuf::export_fence", describe(*this),
             "the kernel gave no fence for access " + std::string(to_string(access)),
@@ -144,7 +150,7 @@ Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const no
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0) {
         const int error = errno;
         if (error == ENOTTY && !is_dma_buf(fd_.get()))
-            return tl::unexpected(taken_over(*this, "DmaBuf::import_fence"));
+            return tl::unexpected(taken_over(*this, "DmaBuf::import_fence", error));
         return tl::unexpected(sys::failed_call(
             error, "DmaBuf::import_fence", describe(*this),
             "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
@@ -212,7 +218,7 @@ Result<DmaBufInfo> DmaBuf::info() const noexcept {
     if (length >= 0)
         info = parse_fdinfo({text.data(), static_cast<std::size_t>(length)});
     if (!info && (length >= 0 || error == ENOENT) && !is_dma_buf(fd_.get()))
-        return tl::unexpected(taken_over(*this, "DmaBuf::info"));
+        return tl::unexpected(taken_over(*this, "DmaBuf::info", length < 0 ? error : 0));
     if (length < 0 && error != ENOENT)
         return tl::unexpected(sys::failed_call(error, "DmaBuf::info", describe(*this),
                                                "its fdinfo cannot be read",

@@ -52,12 +52,13 @@ std::optional<Refusal> refuse_linear_plane(const FrameLayout& layout, const Form
     if (plane.stride > std::uint32_t{INT32_MAX})
         return Refusal{Errc::invalid_argument,
                        stride_of(plane, index) + " is above " + to_string(INT32_MAX), as_told};
-    // Pixels of three bytes are packed into rows that end on whole words.
-    if (std::has_single_bit(block.block_bytes) && plane.stride % block.block_bytes != 0)
+    // Pixels that are no power of two are packed into rows that end on whole words.
+    const std::uint32_t pixel = block.block_bytes / block.block_width;
+    if (block.block_bytes % block.block_width == 0 && std::has_single_bit(pixel) &&
+        plane.stride % pixel != 0)
         return Refusal{Errc::invalid_argument,
-                       stride_of(plane, index) + " is no multiple of its " +
-                           to_string(block.block_bytes) +
-                           (block.block_width == 1 ? " bytes a pixel" : " bytes a block"),
+                       stride_of(plane, index) + " is no multiple of its " + to_string(pixel) +
+                           " bytes a pixel",
                        as_told};
     const std::uint64_t end =
         plane.offset + std::uint64_t{plane.stride} * (block.rows(layout.height) - 1) + row;

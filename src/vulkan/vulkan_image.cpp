@@ -11,6 +11,7 @@
 #include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
 #include <sluice/format.hpp>
+#include <sluice/vulkan_format.hpp>
 
 namespace sluice {
 
@@ -171,20 +172,6 @@ VkImageMemoryBarrier barrier(VkImage image) noexcept {
 }
 
 } // namespace
-
-VkFormat vulkan_format(std::uint32_t fourcc) noexcept {
-    // DRM names a little-endian word from its high bits down, Vulkan the bytes from the first up.
-    switch (fourcc) {
-    case DRM_FORMAT_XRGB8888:
-    case DRM_FORMAT_ARGB8888:
-        return VK_FORMAT_B8G8R8A8_UNORM;
-    case DRM_FORMAT_XBGR8888:
-    case DRM_FORMAT_ABGR8888:
-        return VK_FORMAT_R8G8B8A8_UNORM;
-    default:
-        return VK_FORMAT_UNDEFINED;
-    }
-}
 
 VulkanExportSupport ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
                                        VkPhysicalDevice device, std::uint32_t format,

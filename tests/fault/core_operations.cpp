@@ -504,7 +504,8 @@ std::vector<Operation> implicit_sync_operations() {
              return attempt([=] { return fence_before(my->buffer, Access::read); },
                             [](auto& fence) {
                                 return fence &&
-                                       (fence->sync_file() == nullptr) == injected(ENOTTY) &&
+                                       (fence->sync_file() == nullptr) ==
+                                           (probe::export_fence() == probe::Known::absent) &&
                                        refused(fence->wait(passed()), Errc::timed_out);
                             });
          }},
@@ -545,7 +546,8 @@ std::vector<Operation> implicit_sync_operations() {
                  [=] { return fence_after(my->buffer, my->pending, Access::write, far()); },
                  [=](auto& after) {
                      return after &&
-                            (state_of(my->pending) == FenceState::signalled) == injected(ENOTTY) &&
+                            (state_of(my->pending) == FenceState::signalled) ==
+                                (probe::import_fence() == probe::Known::absent) &&
                             state_of(my->buffer, Access::read) == state_of(my->pending);
                  });
          }},

@@ -168,7 +168,7 @@ TEST_F(FrameAllocatorTest, ContradictionsAreNamed) {
         allocator.allocate(request(Needs{FrameNeeds{.who = "kms", .modifiers = linear},
                                          FrameNeeds{.who = "encoder", .modifiers = tiled}})),
         Errc::invalid_argument,
-        {"kms wants LINEAR, encoder wants 0x100000000000001; there is none"});
+        {"kms wants LINEAR, encoder wants INTEL 0x100000000000001; there is none"});
     expect_refused(
         allocator.allocate(request(Needs{FrameNeeds{.who = "old gpu", .modifiers = implicit}})),
         Errc::invalid_argument, {"old gpu wants INVALID"});
