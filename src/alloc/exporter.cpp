@@ -73,7 +73,7 @@ void set_name(const DmaBuf& buffer, std::string_view name) noexcept {
     if (name.empty())
         return;
     std::array<char, name_limit> text{};
-    name.substr(0, text.size() - 1).copy(text.data(), text.size() - 1);
+    name.copy(text.data(), text.size() - 1);
     (void)sys::ioctl(buffer.fd(), DMA_BUF_SET_NAME_B, text.data());
 }
 

@@ -101,10 +101,10 @@ private:
             contradict("modifiers: " + who + "; there is none that all take");
     }
 
-    void contradict(std::string text) {
+    void contradict(const std::string& text) {
         if (!contradiction.empty())
             contradiction += "; ";
-        contradiction += std::move(text);
+        contradiction += text;
     }
 
     std::span<const FrameNeeds> needs_;

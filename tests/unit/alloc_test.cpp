@@ -250,6 +250,8 @@ TEST_F(AllocTest, WrappingRefusesMemoryThatAPeerCouldTakeAway) {
     expect_refused(wrap(good.get(), 8 * page, page), Errc::out_of_bounds, {"ends past"});
     expect_refused(wrap(good.get(), ~std::uint64_t{0} - page + 1, page), Errc::out_of_bounds,
                    {"ends past"});
+    expect_refused(wrap(good.get(), page, ~std::uint64_t{0} - page + 1), Errc::out_of_bounds,
+                   {"ends past"});
     EXPECT_EQ(kernel.allocations, 0) << "refused before the kernel is asked";
     EXPECT_TRUE(wrap(good.get(), 0, 4 * page));
 

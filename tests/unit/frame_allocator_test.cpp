@@ -7,6 +7,7 @@
 
 #include <drm_fourcc.h>
 #include <gtest/gtest.h>
+#include <linux/dma-buf.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -202,9 +203,9 @@ TEST_F(FrameAllocatorTest, ClearsWhatIsNotPromisedToBeZero) {
               static_cast<ssize_t>(bytes.size()));
     EXPECT_EQ(bytes, std::vector<char>(bytes.size(), 0)) << "padding and all";
 
-    libc.ioctl = [](int, unsigned long, void*) {
+    libc.ioctl = [](int, unsigned long, void* sync) {
         errno = EIO;
-        return -1;
+        return (static_cast<dma_buf_sync*>(sync)->flags & DMA_BUF_SYNC_END) != 0 ? -1 : 0;
     };
     expect_refused(FrameAllocator({dirty}).allocate(wanted), Errc::failed,
                    {"dirty: its buffer is not zero and cannot be cleared", "EIO"});
