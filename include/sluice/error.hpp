@@ -24,6 +24,7 @@ enum class Errc : std::uint8_t {
     unsupported,      ///< This kernel, driver or device cannot do it; another one may.
     timed_out,        ///< The deadline passed first. Nothing was changed: wait again or give up.
     fence_failed,     ///< The work behind a fence ended with an error: the contents are not valid.
+    revoked,          ///< The frame's owner has taken it back: drop it, and use the next one.
     busy,             ///< The device is still at work on the previous request: retry after it.
     no_permission,    ///< The fd's mode or the caller's rights do not allow it (EACCES, EPERM).
     not_master,       ///< Another process holds the display (DRM master).

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include <sluice/deadline.hpp>
 #include <sluice/dma_buf.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
@@ -78,14 +79,27 @@ public:
     /// True where planes lie in several buffers.
     [[nodiscard]] bool disjoint() const noexcept { return buffers().size() > 1; }
 
+    /// Takes the frame back from everyone who uses it, before its owner reuses or frees the memory
+    /// in another way than through fences. From this call on every new access is refused as
+    /// `revoked`, through any handle and attachment. Waits until \p deadline at most for the
+    /// accesses that are open and for every fence in the buffers. Revoking again waits again.
+    /// \returns nothing: nobody in this process uses the memory any more; or
+    ///   - `timed_out`: somebody still does, as the message says. The frame stays revoked;
+    ///   - `no_resources`, `wrong_object`: as `DmaBuf::wait`.
+    Result<void> revoke(Deadline deadline) const noexcept;
+
+    /// Whether `revoke` has been called.
+    [[nodiscard]] bool revoked() const noexcept;
+
     /// True where both are the same frame, not merely equal ones.
     [[nodiscard]] bool operator==(const Frame& other) const noexcept = default;
 
 private:
+    friend struct FrameUse;
     struct State;
-    explicit Frame(std::shared_ptr<const State> state) noexcept;
+    explicit Frame(std::shared_ptr<State> state) noexcept;
 
-    std::shared_ptr<const State> state_;
+    std::shared_ptr<State> state_;
 };
 
 /// \p layout for people: "1024x768 XR24 LINEAR, stride 4096, offset 0"; further planes

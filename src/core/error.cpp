@@ -17,6 +17,8 @@ std::string_view to_string(Errc code) noexcept {
         return "timed_out";
     case Errc::fence_failed:
         return "fence_failed";
+    case Errc::revoked:
+        return "revoked";
     case Errc::busy:
         return "busy";
     case Errc::no_permission:

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include <drm_fourcc.h>
 
 #include "core/dma_buf_text.hpp"
+#include "frame/frame_use.hpp"
 #include <sluice/format.hpp>
 
 namespace sluice {
@@ -141,9 +144,14 @@ std::string describe(const FrameLayout& layout, std::span<const DmaBuf> buffers)
 struct Frame::State {
     FrameLayout layout;
     std::vector<DmaBuf> buffers;
+
+    std::mutex lock;
+    std::condition_variable unused;
+    unsigned uses = 0;
+    bool revoked = false;
 };
 
-Frame::Frame(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
+Frame::Frame(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
 Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers) noexcept {
     FrameLayout layout = asked;
@@ -193,6 +201,63 @@ Result<Frame> Frame::create(const FrameLayout& layout, DmaBuf&& buffer) noexcept
 
 std::span<const DmaBuf> Frame::buffers() const noexcept {
     return state_->buffers;
+}
+
+Result<void> Frame::revoke(Deadline deadline) const noexcept {
+    constexpr const char* operation = "Frame::revoke";
+    {
+        std::unique_lock held(state_->lock);
+        state_->revoked = true;
+        if (!state_->unused.wait_until(held, deadline, [this] { return state_->uses == 0; }))
+            return tl::unexpected(
+                Error{.code = Errc::timed_out,
+                      .operation = operation,
+                      .object = describe(layout(), buffers()),
+                      .problem = to_string(state_->uses) +
+                                 (state_->uses == 1 ? " access was" : " accesses were") +
+                                 " still open at the deadline",
+                      .remedy = "End the accesses, and revoke again"});
+    }
+    for (const DmaBuf& each : buffers()) {
+        auto idle = each.wait(Access::read_write, deadline);
+        // Work that failed has ended too.
+        if (!idle && idle.error().code != Errc::fence_failed) {
+            idle.error().operation = operation;
+            return idle;
+        }
+    }
+    return {};
+}
+
+bool Frame::revoked() const noexcept {
+    const std::scoped_lock held(state_->lock);
+    return state_->revoked;
+}
+
+Result<void> FrameUse::begin(const Frame& frame, std::string_view operation) {
+    {
+        const std::scoped_lock held(frame.state_->lock);
+        if (!frame.state_->revoked) {
+            ++frame.state_->uses;
+            return {};
+        }
+    }
+    return tl::unexpected(Error{.code = Errc::revoked,
+                                .operation = std::string(operation),
+                                .object = describe(frame.layout(), frame.buffers()),
+                                .problem = "its owner has taken the frame back",
+                                .remedy = "Drop it, and use the one that replaced it"});
+}
+
+void FrameUse::end(const Frame& frame) noexcept {
+    const std::shared_ptr<Frame::State> state = frame.state_; // whoever waits may drop the rest
+    bool last = false;
+    {
+        const std::scoped_lock held(state->lock);
+        last = --state->uses == 0 && state->revoked;
+    }
+    if (last)
+        state->unused.notify_all();
 }
 
 const FrameLayout& Frame::layout() const noexcept {

@@ -2,17 +2,24 @@
 #include <sluice/frame.hpp>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include <drm_fourcc.h>
 
+#include "core/implicit_sync_probe.hpp"
+#include "frame/frame_use.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
 
 namespace sluice {
 namespace {
+
+using namespace std::chrono_literals;
 
 class FrameTest : public test::FdTest {
 protected:
@@ -335,6 +342,87 @@ TEST_F(DisjointFrameTest, EveryBufferHoldsAPlane) {
     refused = Frame::create(nv12, std::span<DmaBuf>());
     ASSERT_FALSE(refused);
     EXPECT_NE(refused.error().object.find("in no buffer"), std::string::npos);
+}
+
+class FrameRevokeTest : public FrameTest {
+protected:
+    void SetUp() override {
+        FrameTest::SetUp();
+        probe::set_export_fence(false); // buffers are polled
+        libc.ppoll = [this](pollfd* fds, nfds_t, const timespec*) {
+            const bool ready = idle;
+            fds->revents = ready ? fds->events : short{0};
+            return ready ? 1 : 0;
+        };
+    }
+    void TearDown() override {
+        probe::forget();
+        FrameTest::TearDown();
+    }
+
+    static Frame frame() { return std::move(*Frame::create(good, buffer(good_size))); }
+
+    std::atomic<bool> idle = true;
+};
+
+TEST_F(FrameRevokeTest, RefusesEveryAccessFromThenOn) {
+    const Frame frame = this->frame();
+    const Frame copy = frame;
+    EXPECT_FALSE(frame.revoked());
+    ASSERT_TRUE(FrameUse::begin(frame, "test"));
+    FrameUse::end(frame);
+    EXPECT_TRUE(copy.revoke(deadline_in(0ms)));
+    EXPECT_TRUE(frame.revoked());
+    auto refused = FrameUse::begin(frame, "test");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::revoked);
+    EXPECT_EQ(refused.error().operation, "test");
+    EXPECT_TRUE(frame.revoke(deadline_in(0ms))) << "again";
+}
+
+TEST_F(FrameRevokeTest, WaitsForWhoeverUsesIt) {
+    const Frame frame = this->frame();
+    ASSERT_TRUE(FrameUse::begin(frame, "test"));
+    ASSERT_TRUE(FrameUse::begin(frame, "test"));
+    auto waited = frame.revoke(deadline_in(5ms));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::timed_out);
+    EXPECT_NE(waited.error().problem.find("2 accesses were still open"), std::string::npos);
+    EXPECT_TRUE(frame.revoked());
+    FrameUse::end(frame);
+    std::jthread user([frame] {
+        std::this_thread::sleep_for(5ms);
+        FrameUse::end(frame);
+    });
+    EXPECT_TRUE(frame.revoke(deadline_in(10s)));
+}
+
+TEST_F(FrameRevokeTest, WaitsForTheFencesInEveryBuffer) {
+    const Frame frame = this->frame();
+    idle = false;
+    auto waited = frame.revoke(deadline_in(1ms));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::timed_out);
+    EXPECT_EQ(waited.error().operation, "Frame::revoke");
+    idle = true;
+    EXPECT_TRUE(frame.revoke(deadline_in(1ms)));
+}
+
+TEST_F(FrameRevokeTest, AccessesOnManyThreadsEndInBoundedTime) {
+    const Frame frame = this->frame();
+    std::atomic<int> open = 0;
+    std::vector<std::jthread> users;
+    for (int i = 0; i < 4; ++i)
+        users.emplace_back([&] {
+            while (FrameUse::begin(frame, "test")) {
+                ++open;
+                --open;
+                FrameUse::end(frame);
+            }
+        });
+    std::this_thread::sleep_for(2ms);
+    ASSERT_TRUE(frame.revoke(deadline_in(60s)));
+    EXPECT_EQ(open, 0);
 }
 
 } // namespace
