@@ -2,10 +2,14 @@
 #include "counts.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <vector>
 
+#include <sys/auxv.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,11 +17,26 @@ namespace bench {
 
 namespace {
 
-/// The clock in the vDSO is read again where it was set meanwhile, and that is every few
-/// milliseconds. Stepped through it takes longer, so it may go on for long, and such a count is not
-/// believed.
-constexpr long patience = 10'000;
+/// What is stepped through at most: see in_vdso().
+constexpr long patience = 100'000;
 constexpr std::size_t attempts = 5;
+
+constexpr int step = SIGTRAP;
+constexpr int edge_of_call = SIGTRAP | 0x80; // PTRACE_O_TRACESYSGOOD
+
+/// True where \p child is in the kernel's vDSO. The clock that is read there is read again where it
+/// was set meanwhile, which in steps happens nearly always, so its instructions are no number.
+bool in_vdso(pid_t child) noexcept {
+#if defined(__x86_64__)
+    constexpr unsigned long size = 0x2000; // of the image that kernels map, or a little more
+    errno = 0;
+    const long at = ptrace(PTRACE_PEEKUSER, child, offsetof(user_regs_struct, rip), nullptr);
+    return errno == 0 && static_cast<unsigned long>(at) - getauxval(AT_SYSINFO_EHDR) < size;
+#else
+    (void)child;
+    return false;
+#endif
+}
 
 /// The child: between its stops the operation is done once, then twice.
 [[noreturn]] void perform(Operation operation, void* self) {
@@ -35,7 +54,8 @@ constexpr std::size_t attempts = 5;
 /// Lets \p child go on by \p how until it stops itself. \returns how many of its stops were for
 /// \p trap, or -1; \p status is what waitpid(2) said last.
 template <typename Request> long stops(Request how, int trap, pid_t child, int& status) {
-    for (long count = 0; count < patience;) {
+    long count = 0;
+    for (long all = 0; all < patience; ++all) {
         if (ptrace(how, child, nullptr, nullptr) != 0 || waitpid(child, &status, 0) != child ||
             !WIFSTOPPED(status))
             return -1;
@@ -43,7 +63,8 @@ template <typename Request> long stops(Request how, int trap, pid_t child, int& 
             return count;
         if (WSTOPSIG(status) != trap)
             return -1;
-        ++count;
+        if (trap != step || !in_vdso(child))
+            ++count;
     }
     return -1;
 }
@@ -88,8 +109,8 @@ std::optional<long> agreed(Request how, int trap, Operation operation, void* sel
 } // namespace
 
 Counts count(Operation operation, void* self) {
-    const auto edges = agreed(PTRACE_SYSCALL, SIGTRAP | 0x80, operation, self);
-    return {.instructions = agreed(PTRACE_SINGLESTEP, SIGTRAP, operation, self),
+    const auto edges = agreed(PTRACE_SYSCALL, edge_of_call, operation, self);
+    return {.instructions = agreed(PTRACE_SINGLESTEP, step, operation, self),
             .system_calls = edges ? std::optional(*edges / 2) : std::nullopt};
 }
 

@@ -12,8 +12,8 @@ using Operation = bool (*)(void* self);
 
 /// Nothing where it cannot be told.
 struct Counts {
-    /// The program's own, the kernel's left out, by stepping through it (ptrace(2)). The kernel's
-    /// clock cannot be read in steps (see counts.cpp): what reads it has no number.
+    /// The program's own by stepping through it (ptrace(2)): neither the kernel's nor those of the
+    /// clock that the kernel lends to programs (vDSO).
     std::optional<long> instructions;
     std::optional<long> system_calls;
 };
