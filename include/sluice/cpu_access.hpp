@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
 #include <span>
+#include <utility>
 
 #include <sluice/access.hpp>
 #include <sluice/cpu_map.hpp>
@@ -66,19 +68,26 @@ public:
 
     /// Takes over the other's bracket; one that was open here is ended first, as by the destructor.
     CpuAccess& operator=(CpuAccess&& other) noexcept;
-    CpuAccess(CpuAccess&& other) noexcept;
+    CpuAccess(CpuAccess&& other) noexcept
+        : maps_(std::move(other.maps_)), count_(std::exchange(other.count_, 0)),
+          access_(other.access_) {}
     CpuAccess(const CpuAccess&) = delete;
     CpuAccess& operator=(const CpuAccess&) = delete;
     /// Ends the access where `end()` was not called; an error of that goes to the log (`set_log`),
     /// so call `end()` after writing.
-    ~CpuAccess();
+    ~CpuAccess() {
+        if (count_ != 0)
+            end_and_log();
+    }
 
 private:
-    using Maps = std::array<std::shared_ptr<CpuMap::State>, max_maps>;
     explicit CpuAccess(Access access) noexcept : access_(access) {}
+    [[nodiscard]] bool brackets(const CpuMap::State& map) const noexcept;
     Result<void> add(const CpuMap& map, Deadline deadline) noexcept;
+    void end_and_log() noexcept;
 
-    Maps maps_; // what is open, in the order given; null from the first that is not
+    std::array<std::shared_ptr<CpuMap::State>, max_maps> maps_; // the first `count_`, as given
+    std::size_t count_ = 0;
     Access access_;
 };
 

@@ -30,12 +30,43 @@ int stop(const DmaBuf& buffer, Access access) noexcept {
     return sys::ioctl(buffer.fd(), DMA_BUF_IOCTL_SYNC, &request) == 0 ? 0 : errno;
 }
 
-Error refuse(std::string object, std::string problem, std::string remedy) {
-    return Error{.code = Errc::invalid_argument,
-                 .operation = begin_operation,
-                 .object = std::move(object),
-                 .problem = std::move(problem),
-                 .remedy = std::move(remedy)};
+// What goes wrong is told out of line, so that what goes right stays short.
+
+[[gnu::cold, gnu::noinline]] Result<CpuAccess> refuse(std::string object, std::string problem,
+                                                      std::string remedy) {
+    return tl::unexpected(Error{.code = Errc::invalid_argument,
+                                .operation = begin_operation,
+                                .object = std::move(object),
+                                .problem = std::move(problem),
+                                .remedy = std::move(remedy)});
+}
+
+[[gnu::cold, gnu::noinline]] Result<void> not_opened(const DmaBuf& buffer, int error) {
+    return tl::unexpected(sys::failed_call(error, begin_operation, describe(buffer),
+                                           "the kernel did not open the bracket (START)",
+                                           "Do not touch the bytes; try again or give up"));
+}
+
+[[gnu::cold, gnu::noinline]] Result<void> interrupted(const DmaBuf& buffer, int error) {
+    return tl::unexpected(Error{.code = Errc::timed_out,
+                                .operation = begin_operation,
+                                .object = describe(buffer),
+                                .problem = "START was interrupted (" + sys::errno_text(error) +
+                                           ") until the deadline",
+                                .remedy = "Allow more time",
+                                .sys_errno = error});
+}
+
+[[gnu::cold, gnu::noinline]] Error not_closed(const DmaBuf& buffer, int error) {
+    return sys::failed_call(error, "CpuAccess::end", describe(buffer),
+                            "the kernel did not close the bracket (END)",
+                            "Take what was written as not visible to devices; write it again");
+}
+
+[[gnu::cold, gnu::noinline]] Result<CpuAccess> made_to_read(const DmaBuf& buffer, Access access) {
+    return refuse(describe(buffer),
+                  "the mapping was made for access read, not " + std::string(to_string(access)),
+                  "Map the buffer for writing");
 }
 
 /// Waits until \p deadline, then opens the bracket.
@@ -47,19 +78,11 @@ Result<void> open(const DmaBuf& buffer, Access access, Deadline deadline) {
         }
         const int error = start(buffer, access);
         if (error == 0)
-            return {};
+            return sys::success();
         if (error != EINTR && error != EAGAIN)
-            return tl::unexpected(sys::failed_call(error, begin_operation, describe(buffer),
-                                                   "the kernel did not open the bracket (START)",
-                                                   "Do not touch the bytes; try again or give up"));
+            return not_opened(buffer, error);
         if (Deadline::clock::now() >= deadline)
-            return tl::unexpected(Error{.code = Errc::timed_out,
-                                        .operation = begin_operation,
-                                        .object = describe(buffer),
-                                        .problem = "START was interrupted (" +
-                                                   sys::errno_text(error) + ") until the deadline",
-                                        .remedy = "Allow more time",
-                                        .sys_errno = error});
+            return interrupted(buffer, error);
     }
 }
 
@@ -72,18 +95,15 @@ Result<CpuAccess> CpuAccess::begin(const CpuMap& map, Access access, Deadline de
 Result<CpuAccess> CpuAccess::begin(std::span<const CpuMap> maps, Access access,
                                    Deadline deadline) noexcept {
     if (maps.empty() || maps.size() > max_maps)
-        return tl::unexpected(refuse(std::to_string(maps.size()) + " mappings",
-                                     "an access is over 1 to " + std::to_string(max_maps),
-                                     "Begin one access for each frame"));
+        return refuse(std::to_string(maps.size()) + " mappings",
+                      "an access is over 1 to " + std::to_string(max_maps),
+                      "Begin one access for each frame");
     for (const CpuMap& map : maps) {
         if (!map.state_)
-            return tl::unexpected(refuse("CpuMap", "the mapping was moved away",
-                                         "Begin on the mapping that it was moved to"));
+            return refuse("CpuMap", "the mapping was moved away",
+                          "Begin on the mapping that it was moved to");
         if (writes(access) && !writes(map.state_->access))
-            return tl::unexpected(refuse(describe(map.state_->buffer),
-                                         "the mapping was made for access read, not " +
-                                             std::string(to_string(access)),
-                                         "Map the buffer for writing"));
+            return made_to_read(map.state_->buffer, access);
     }
     CpuAccess opened(access);
     for (const CpuMap& map : maps)
@@ -92,51 +112,51 @@ Result<CpuAccess> CpuAccess::begin(std::span<const CpuMap> maps, Access access,
     return opened;
 }
 
+/// Whether the bracket of \p map's buffer is open already.
+bool CpuAccess::brackets(const CpuMap::State& map) const noexcept {
+    return std::any_of(maps_.begin(), maps_.begin() + count_,
+                       [&](const auto& open) { return same_buffer(open->buffer, map.buffer); });
+}
+
 Result<void> CpuAccess::add(const CpuMap& map, Deadline deadline) noexcept {
-    const auto free = std::ranges::find(maps_, nullptr);
-    const bool bracketed = std::any_of(maps_.begin(), free, [&](const auto& open) {
-        return same_buffer(open->buffer, map.state_->buffer);
-    });
+    CpuMap::State& state = *map.state_;
+    const bool bracketed = brackets(state);
     if (!bracketed)
-        if (auto opened = open(map.state_->buffer, access_, deadline); !opened)
+        if (auto opened = open(state.buffer, access_, deadline); !opened)
             return opened;
-    if (auto& strict = map.state_->strict) {
-        if (const int error = strict->open(writes(access_)); error != 0) {
-            Error failure = sys::failed_call(error, begin_operation, describe(map.state_->buffer),
-                                             "its pages cannot be made accessible",
-                                             "Map it without CpuMapMode::strict");
+    if (state.strict) {
+        if (const int error = state.strict->open(writes(access_)); error != 0) {
             if (!bracketed)
-                (void)stop(map.state_->buffer, access_);
-            return tl::unexpected(std::move(failure));
+                (void)stop(state.buffer, access_);
+            return tl::unexpected(sys::failed_call(error, begin_operation, describe(state.buffer),
+                                                   "its pages cannot be made accessible",
+                                                   "Map it without CpuMapMode::strict"));
         }
     }
-    *free = map.state_;
-    return {};
+    maps_[count_++] = map.state_;
+    return sys::success();
 }
 
 std::span<std::byte> CpuAccess::bytes(std::size_t index) const noexcept {
-    if (index >= maps_.size() || !maps_[index])
+    if (index >= count_)
         return {};
     const CpuMap::State& map = *maps_[index];
     return {static_cast<std::byte*>(map.address), static_cast<std::size_t>(map.buffer.size())};
 }
 
 Result<void> CpuAccess::end() noexcept {
-    const Maps maps = std::move(maps_); // ended from here on, whatever the kernel says
     Result<void> ended;
-    for (auto map = maps.begin(); map != maps.end() && *map; ++map) {
-        const DmaBuf& buffer = (*map)->buffer;
-        int error = (*map)->strict ? (*map)->strict->close(writes(access_)) : 0;
-        const bool bracketed = std::any_of(
-            maps.begin(), map, [&](const auto& open) { return same_buffer(open->buffer, buffer); });
-        if (!bracketed)
-            if (const int refused = stop(buffer, access_); refused != 0)
+    // From the last to the first, so that a buffer's bracket is closed with the mapping that opened
+    // it; ended from here on, whatever the kernel says.
+    while (count_ > 0) {
+        const auto map = std::move(maps_[--count_]);
+        int error = map->strict ? map->strict->close(writes(access_)) : 0;
+        if (!brackets(*map))
+            if (const int refused = stop(map->buffer, access_); refused != 0)
                 error = refused;
         if (error == 0)
             continue;
-        Error failure = sys::failed_call(
-            error, "CpuAccess::end", describe(buffer), "the kernel did not close the bracket (END)",
-            "Take what was written as not visible to devices; write it again");
+        Error failure = not_closed(map->buffer, error);
         if (ended)
             ended = tl::unexpected(std::move(failure));
         else
@@ -145,22 +165,20 @@ Result<void> CpuAccess::end() noexcept {
     return ended;
 }
 
-CpuAccess::CpuAccess(CpuAccess&& other) noexcept
-    : maps_(std::move(other.maps_)), access_(other.access_) {}
+void CpuAccess::end_and_log() noexcept {
+    if (auto ended = end(); !ended)
+        log(ended.error());
+}
 
 CpuAccess& CpuAccess::operator=(CpuAccess&& other) noexcept {
     if (this != &other) {
-        if (auto ended = end(); !ended)
-            log(ended.error());
+        if (count_ != 0)
+            end_and_log();
         maps_ = std::move(other.maps_);
+        count_ = std::exchange(other.count_, 0);
         access_ = other.access_;
     }
     return *this;
-}
-
-CpuAccess::~CpuAccess() {
-    if (auto ended = end(); !ended)
-        log(ended.error());
 }
 
 } // namespace sluice

@@ -59,13 +59,90 @@ Error taken_over(const DmaBuf& buffer, const char* operation, int error) {
                  .sys_errno = error};
 }
 
+// What goes wrong is told out of line, so that what goes right stays short.
+
+[[gnu::cold, gnu::noinline]] Result<SyncFile> not_exported(const DmaBuf& buffer, Access access,
+                                                           int error) {
+    constexpr const char* operation = "DmaBuf::export_fence";
+    if (error == ENOTTY && !is_dma_buf(buffer.fd()))
+        return tl::unexpected(taken_over(buffer, operation, error));
+    return tl::unexpected(sys::failed_call(
+        error, operation, describe(buffer),
+        "the kernel gave no fence for access " + std::string(to_string(access)),
+        error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_before" : no_fd_left));
+}
+
+[[gnu::cold, gnu::noinline]] tl::unexpected<Error>
+not_imported(const DmaBuf& buffer, const SyncFile& fence, Access access, int error) {
+    constexpr const char* operation = "DmaBuf::import_fence";
+    if (error == ENOTTY && !is_dma_buf(buffer.fd()))
+        return tl::unexpected(taken_over(buffer, operation, error));
+    return tl::unexpected(sys::failed_call(
+        error, operation, describe(buffer),
+        "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
+            std::string(to_string(access)),
+        error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
+                        : "Wait for the fence on the CPU before handing the buffer over"));
+}
+
+constexpr const char* wait_operation = "DmaBuf::wait";
+
 Error still_pending(const DmaBuf& buffer, Access access) {
     return Error{.code = Errc::timed_out,
-                 .operation = "DmaBuf::wait",
+                 .operation = wait_operation,
                  .object = describe(buffer),
                  .problem = "fences that access " + std::string(to_string(access)) +
                             " waits for were still pending at the deadline",
                  .remedy = "Allow more time, or find who left the fence and never signals it"};
+}
+
+Error cannot_poll(const DmaBuf& buffer, int error) {
+    return sys::failed_call(error, wait_operation, describe(buffer), "cannot be polled",
+                            "Keep the fd open while waiting");
+}
+
+/// Waits for the fences that are in the buffer now, through a sync_file: polling the buffer does
+/// not tell that one failed.
+Result<void> wait_for_export(const DmaBuf& buffer, Access access, Deadline deadline) {
+    auto fence = buffer.export_fence(access);
+    if (!fence) {
+        fence.error().operation = wait_operation;
+        return tl::unexpected(std::move(fence.error()));
+    }
+    auto done = fence->wait(deadline);
+    if (done)
+        return done;
+    if (done.error().code == Errc::timed_out)
+        return tl::unexpected(still_pending(buffer, access));
+    done.error().operation = wait_operation;
+    done.error().object = describe(buffer) + ", " + done.error().object;
+    return done;
+}
+
+/// The rest of DmaBuf::wait, where \p buffer was not idle at once, or \p error came of polling it.
+[[gnu::cold, gnu::noinline]] Result<void> wait_for_fences(const DmaBuf& buffer, Access access,
+                                                          Deadline deadline, int error) {
+    const short events = DmaBuf::poll_events(access);
+    for (;;) {
+        if (error != 0)
+            return tl::unexpected(cannot_poll(buffer, error));
+        if (Deadline::clock::now() >= deadline)
+            return tl::unexpected(still_pending(buffer, access));
+        int idle = 0;
+        if (probe::export_fence() == probe::Known::absent) {
+            idle = sys::poll_until(buffer.fd(), events, deadline);
+        } else if (auto waited = wait_for_export(buffer, access, deadline); waited) {
+            idle = sys::poll_now(buffer.fd(), events);
+        } else if (waited.error().code == Errc::unsupported) {
+            probe::set_export_fence(false);
+            continue;
+        } else {
+            return waited;
+        }
+        if (idle > 0)
+            return {};
+        error = idle < 0 ? errno : 0;
+    }
 }
 
 } // namespace
@@ -130,35 +207,18 @@ Result<DmaBuf> DmaBuf::duplicate() const noexcept {
 
 Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
     dma_buf_export_sync_file request{.flags = static_cast<__u32>(access), .fd = -1};
-    if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &request) != 0) {
-        const int error = errno;
-        if (error == ENOTTY && !is_dma_buf(fd_.get()))
-            return tl::unexpected(taken_over(*this, "DmaBuf::export_fence", error));
-        return tl::unexpected(sys::failed_call(
-            error, "DmaBuf::export_fence", describe(*this),
-            "the kernel gave no fence for access " + std::string(to_string(access)),
-            error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_before"
-                            : no_fd_left));
-    }
+    if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &request) != 0)
+        return not_exported(*this, access, errno);
     return SyncFileAdopt::adopt(UniqueFd(std::move(request.fd)));
 }
 
 Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const noexcept {
     if (fence.fd() < 0)
-        return {};
+        return sys::success();
     dma_buf_import_sync_file request{.flags = static_cast<__u32>(access), .fd = fence.fd()};
-    if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0) {
-        const int error = errno;
-        if (error == ENOTTY && !is_dma_buf(fd_.get()))
-            return tl::unexpected(taken_over(*this, "DmaBuf::import_fence", error));
-        return tl::unexpected(sys::failed_call(
-            error, "DmaBuf::import_fence", describe(*this),
-            "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
-                std::string(to_string(access)),
-            error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
-                            : "Wait for the fence on the CPU before handing the buffer over"));
-    }
-    return {};
+    if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0)
+        return not_imported(*this, fence, access, errno);
+    return sys::success();
 }
 
 short DmaBuf::poll_events(Access access) noexcept {
@@ -167,37 +227,10 @@ short DmaBuf::poll_events(Access access) noexcept {
 }
 
 Result<void> DmaBuf::wait(Access access, Deadline deadline) const noexcept {
-    constexpr const char* operation = "DmaBuf::wait";
-    for (;;) {
-        // Polling the buffer alone would do, but it does not tell that a fence failed.
-        const bool by_polling = probe::export_fence() == probe::Known::absent;
-        const int idle = by_polling ? sys::poll_until(fd_.get(), poll_events(access), deadline)
-                                    : sys::poll_now(fd_.get(), poll_events(access));
-        if (idle > 0)
-            return {};
-        if (idle < 0)
-            return tl::unexpected(sys::failed_call(errno, operation, describe(*this),
-                                                   "cannot be polled",
-                                                   "Keep the fd open while waiting"));
-        if (by_polling || Deadline::clock::now() >= deadline)
-            return tl::unexpected(still_pending(*this, access));
-        auto fence = export_fence(access);
-        if (!fence && fence.error().code == Errc::unsupported) {
-            probe::set_export_fence(false);
-            continue;
-        }
-        if (!fence) {
-            fence.error().operation = operation;
-            return tl::unexpected(std::move(fence.error()));
-        }
-        if (auto done = fence->wait(deadline); !done) {
-            if (done.error().code == Errc::timed_out)
-                return tl::unexpected(still_pending(*this, access));
-            done.error().operation = operation;
-            done.error().object = describe(*this) + ", " + done.error().object;
-            return done;
-        }
-    }
+    const int idle = sys::poll_now(fd_.get(), poll_events(access));
+    if (idle > 0)
+        return sys::success();
+    return wait_for_fences(*this, access, deadline, idle < 0 ? errno : 0);
 }
 
 Result<void> DmaBuf::set_name(std::string_view name) const noexcept {

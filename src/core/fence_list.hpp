@@ -34,7 +34,8 @@ private:
 
     int ask(int fd, sync_fence_info* fences, __u32 room) noexcept;
 
-    std::array<sync_fence_info, few> few_{};
+    std::array<sync_fence_info, few>
+        few_; // NOLINT(cppcoreguidelines-pro-type-member-init): the kernel fills it
     std::vector<sync_fence_info> many_;
     __u32 count_ = 0;
 };

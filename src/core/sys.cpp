@@ -81,14 +81,6 @@ Error failed_call(int error, std::string_view operation, std::string object,
                  .sys_errno = error};
 }
 
-int ioctl(int fd, unsigned long request, void* argument) noexcept {
-    int result = 0;
-    do {
-        result = ::ioctl(fd, request, argument);
-    } while (result == -1 && (errno == EINTR || errno == EAGAIN));
-    return result;
-}
-
 void take_back(int number, int original) noexcept {
     const pid_t self = getpid();
     if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)

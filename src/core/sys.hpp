@@ -35,7 +35,20 @@ namespace sluice::sys {
 
 /// ioctl(2), restarted when a signal interrupts it. EAGAIN is restarted too, as DRM's own wrapper
 /// does: the calls made through here say it only where a lock was contended.
-[[nodiscard]] int ioctl(int fd, unsigned long request, void* argument) noexcept;
+[[nodiscard]] inline int ioctl(int fd, unsigned long request, void* argument) noexcept {
+    int result = 0;
+    do {
+        result = ::ioctl(fd, request, argument);
+    } while (result == -1 && (errno == EINTR || errno == EAGAIN));
+    return result;
+}
+
+/// What `return {};` would give, but that fills the room for the Error with zeros first: 150 bytes,
+/// which counts beside one system call.
+[[nodiscard]] inline Result<void> success() noexcept {
+    Result<void> done; // not Result<void>(): that is the difference
+    return done;
+}
 
 /// Takes back \p number, a duplicate of \p original that a driver was given and refused. Vulkan
 /// leaves such a fd with the caller, but lavapipe closes it, and the number may be somebody else's
