@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <utility>
 
@@ -69,8 +68,7 @@ public:
     /// Takes over the other's bracket; one that was open here is ended first, as by the destructor.
     CpuAccess& operator=(CpuAccess&& other) noexcept;
     CpuAccess(CpuAccess&& other) noexcept
-        : maps_(std::move(other.maps_)), count_(std::exchange(other.count_, 0)),
-          access_(other.access_) {}
+        : maps_(other.maps_), count_(std::exchange(other.count_, 0)), access_(other.access_) {}
     CpuAccess(const CpuAccess&) = delete;
     CpuAccess& operator=(const CpuAccess&) = delete;
     /// Ends the access where `end()` was not called; an error of that goes to the log (`set_log`),
@@ -84,9 +82,11 @@ private:
     explicit CpuAccess(Access access) noexcept : access_(access) {}
     [[nodiscard]] bool brackets(const CpuMap::State& map) const noexcept;
     Result<void> add(const CpuMap& map, Deadline deadline) noexcept;
+    Result<void> end_all() noexcept;
+    Result<void> end_refused(int error) noexcept;
     void end_and_log() noexcept;
 
-    std::array<std::shared_ptr<CpuMap::State>, max_maps> maps_; // the first `count_`, as given
+    std::array<CpuMap::State*, max_maps> maps_{}; // the first `count_` are held, as given
     std::size_t count_ = 0;
     Access access_;
 };

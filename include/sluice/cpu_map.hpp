@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <utility>
 
 #include <sluice/access.hpp>
 #include <sluice/dma_buf.hpp>
@@ -55,12 +55,20 @@ public:
     /// True where both are one mapping.
     [[nodiscard]] bool operator==(const CpuMap& other) const noexcept = default;
 
+    CpuMap(const CpuMap& other) noexcept;
+    CpuMap(CpuMap&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+    CpuMap& operator=(CpuMap other) noexcept {
+        std::swap(state_, other.state_);
+        return *this;
+    }
+    ~CpuMap();
+
 private:
     friend class CpuAccess;
     struct State;
-    explicit CpuMap(std::shared_ptr<State> state) noexcept;
+    explicit CpuMap(State* held) noexcept : state_(held) {}
 
-    std::shared_ptr<State> state_;
+    State* state_; // counts its holders: an access is too short for more
 };
 
 } // namespace sluice

@@ -89,6 +89,23 @@ Result<void> open(const DmaBuf& buffer, Access access, Deadline deadline) {
 } // namespace
 
 Result<CpuAccess> CpuAccess::begin(const CpuMap& map, Access access, Deadline deadline) noexcept {
+    // What nearly every access is, in few steps: an idle buffer in a quick mapping.
+    CpuMap::State* state = map.state_;
+    if (state != nullptr && !state->strict && (!writes(access) || writes(state->access)) &&
+        sys::poll_now(state->buffer.fd(), DmaBuf::poll_events(access)) > 0) {
+        const int error = start(state->buffer, access);
+        if (error == 0) {
+            CpuAccess opened(access);
+            state->hold();
+            opened.maps_[0] = state;
+            opened.count_ = 1;
+            return opened;
+        }
+        if (error != EINTR && error != EAGAIN) {
+            auto refused = not_opened(state->buffer, error);
+            return tl::unexpected(std::move(refused.error()));
+        }
+    }
     return begin(std::span(&map, 1), access, deadline);
 }
 
@@ -114,8 +131,10 @@ Result<CpuAccess> CpuAccess::begin(std::span<const CpuMap> maps, Access access,
 
 /// Whether the bracket of \p map's buffer is open already.
 bool CpuAccess::brackets(const CpuMap::State& map) const noexcept {
-    return std::any_of(maps_.begin(), maps_.begin() + count_,
-                       [&](const auto& open) { return same_buffer(open->buffer, map.buffer); });
+    for (std::size_t i = 0; i < count_; ++i)
+        if (same_buffer(maps_[i]->buffer, map.buffer))
+            return true;
+    return false;
 }
 
 Result<void> CpuAccess::add(const CpuMap& map, Deadline deadline) noexcept {
@@ -133,7 +152,8 @@ Result<void> CpuAccess::add(const CpuMap& map, Deadline deadline) noexcept {
                                                    "Map it without CpuMapMode::strict"));
         }
     }
-    maps_[count_++] = map.state_;
+    state.hold();
+    maps_[count_++] = &state;
     return sys::success();
 }
 
@@ -145,22 +165,45 @@ std::span<std::byte> CpuAccess::bytes(std::size_t index) const noexcept {
 }
 
 Result<void> CpuAccess::end() noexcept {
+    if (count_ != 1 || maps_[0]->strict)
+        return end_all();
+    CpuMap::State* map = maps_[0];
+    const int error = stop(map->buffer, access_);
+    if (error != 0)
+        return end_refused(error);
+    count_ = 0;
+    map->drop();
+    return sys::success();
+}
+
+/// The rest of end() where the one bracket was refused.
+Result<void> CpuAccess::end_refused(int error) noexcept {
+    CpuMap::State* map = maps_[0];
+    count_ = 0; // ended, whatever the kernel says
+    Result<void> refused = tl::unexpected(not_closed(map->buffer, error));
+    map->drop();
+    return refused;
+}
+
+/// end() for what is not one quick mapping.
+Result<void> CpuAccess::end_all() noexcept {
     Result<void> ended;
     // From the last to the first, so that a buffer's bracket is closed with the mapping that opened
     // it; ended from here on, whatever the kernel says.
     while (count_ > 0) {
-        const auto map = std::move(maps_[--count_]);
+        CpuMap::State* map = maps_[--count_];
         int error = map->strict ? map->strict->close(writes(access_)) : 0;
         if (!brackets(*map))
             if (const int refused = stop(map->buffer, access_); refused != 0)
                 error = refused;
-        if (error == 0)
-            continue;
-        Error failure = not_closed(map->buffer, error);
-        if (ended)
-            ended = tl::unexpected(std::move(failure));
-        else
-            log(failure);
+        if (error != 0) {
+            Error failure = not_closed(map->buffer, error);
+            if (ended)
+                ended = tl::unexpected(std::move(failure));
+            else
+                log(failure);
+        }
+        map->drop();
     }
     return ended;
 }
@@ -174,7 +217,7 @@ CpuAccess& CpuAccess::operator=(CpuAccess&& other) noexcept {
     if (this != &other) {
         if (count_ != 0)
             end_and_log();
-        maps_ = std::move(other.maps_);
+        maps_ = other.maps_;
         count_ = std::exchange(other.count_, 0);
         access_ = other.access_;
     }

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -24,15 +25,14 @@ constexpr const char* operation = "CpuMap::map";
 /// its buffer, so no other buffer can have its inode while it is in here and alive.
 template <typename State> struct Mappings {
     std::mutex lock; // held over the mapping of a new one, or two threads would both make it
-    std::vector<std::weak_ptr<State>> all;
+    std::vector<State*> all;
 
-    [[nodiscard]] std::shared_ptr<State> find(const DmaBuf& buffer, Access access, bool strict) {
-        std::erase_if(all, [](const auto& each) { return each.expired(); });
-        for (const auto& each : all)
-            if (auto state = each.lock(); state && same_buffer(state->buffer, buffer) &&
-                                          state->strict.has_value() == strict &&
-                                          (writes(state->access) || !writes(access)))
-                return state;
+    /// \returns it with one more holder, or null.
+    [[nodiscard]] State* find(const DmaBuf& buffer, Access access, bool strict) noexcept {
+        for (State* each : all)
+            if (same_buffer(each->buffer, buffer) && each->strict.has_value() == strict &&
+                (writes(each->access) || !writes(access)) && each->hold_if_alive())
+                return each;
         return nullptr;
     }
 };
@@ -54,7 +54,24 @@ CpuMap::State::~State() {
     munmap(address, buffer.size());
 }
 
-CpuMap::CpuMap(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
+void CpuMap::State::destroy() noexcept {
+    {
+        auto& known = mappings<State>();
+        const std::scoped_lock held(known.lock);
+        std::erase(known.all, this);
+    }
+    delete this;
+}
+
+CpuMap::CpuMap(const CpuMap& other) noexcept : state_(other.state_) {
+    if (state_ != nullptr)
+        state_->hold();
+}
+
+CpuMap::~CpuMap() {
+    if (state_ != nullptr)
+        state_->drop();
+}
 
 Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode) noexcept {
     if (buffer.size() == 0 || buffer.size() > std::numeric_limits<std::size_t>::max())
@@ -71,8 +88,8 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
     // A fd that does not allow the access gets no mapping by way of another that does: mmap
     // refuses.
     const bool allowed = !writes(access) || buffer.mode() != Access::read;
-    if (auto state = allowed ? known.find(buffer, access, strict) : nullptr)
-        return CpuMap(std::move(state));
+    if (State* state = allowed ? known.find(buffer, access, strict) : nullptr)
+        return CpuMap(state);
 
     // Looked at again, for what is mapped here is given to everyone who asks for this buffer: a fd
     // that was closed behind the DmaBuf's back may be another's.
@@ -102,7 +119,7 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));
     }
-    auto state = std::make_shared<State>(std::move(*copy), address, access);
+    auto state = std::make_unique<State>(std::move(*copy), address, access);
     if (strict) {
         state->strict.emplace(address, buffer.size(), describe(buffer));
         if (const int error = state->strict->error(); error != 0)
@@ -110,8 +127,8 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
                                                    "its pages cannot be protected",
                                                    "Map it without CpuMapMode::strict"));
     }
-    known.all.push_back(state);
-    return CpuMap(std::move(state));
+    known.all.push_back(state.get());
+    return CpuMap(state.release());
 }
 
 std::uint64_t CpuMap::size() const noexcept {

@@ -15,6 +15,7 @@ namespace sluice {
 /// A sync_file's own state, which the kernel tells without the list, is not to be trusted: of
 /// several fences it notices a failure only once somebody has begun to wait for them, and of those
 /// in a dma_fence_chain (a timeline's point) never. Up to a few fences cost one call and no heap.
+// NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): the kernel fills few_
 class FenceList {
 public:
     /// \returns 0 or an errno.
@@ -34,8 +35,7 @@ private:
 
     int ask(int fd, sync_fence_info* fences, __u32 room) noexcept;
 
-    std::array<sync_fence_info, few>
-        few_; // NOLINT(cppcoreguidelines-pro-type-member-init): the kernel fills it
+    std::array<sync_fence_info, few> few_;
     std::vector<sync_fence_info> many_;
     __u32 count_ = 0;
 };

@@ -248,6 +248,40 @@ TEST_F(CpuAccessTest, ABufferIsMappedOnceHoweverOftenItIsAskedFor) {
     EXPECT_NE(*first, *CpuMap::map(buffer(), Access::read, CpuMapMode::quick));
 }
 
+TEST_F(CpuAccessTest, ThreadsMayMapAndDropTheSameBufferAtOnce) {
+    const DmaBuf of = buffer();
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i)
+        threads.emplace_back([&] {
+            for (int n = 0; n < 300; ++n) {
+                auto map = CpuMap::map(of, Access::read);
+                ASSERT_TRUE(map);
+                const CpuMap copy = *map;
+                EXPECT_EQ(copy.size(), 8192U);
+            }
+        });
+}
+
+TEST_F(CpuAccessTest, AssigningAMappingLetsGoOfTheOneBefore) {
+    int unmapped = 0;
+    {
+        CpuMap first = map(Access::read);
+        CpuMap second = map(Access::read);
+        libc.munmap = [&](void*, size_t) {
+            ++unmapped;
+            return 0;
+        };
+        first = second;
+        EXPECT_EQ(unmapped, 1);
+        EXPECT_EQ(first, second);
+        second = std::move(first);
+        EXPECT_EQ(first.size(), 0U);
+        first = second;
+        EXPECT_EQ(unmapped, 1);
+    }
+    EXPECT_EQ(unmapped, 2);
+}
+
 TEST_F(CpuAccessTest, AMappingThatOnlyReadsDoesNotServeAWriter) {
     const DmaBuf of = buffer();
     auto reader = CpuMap::map(of, Access::read);
