@@ -212,9 +212,11 @@ int adopt(int fd, Identity& identity) noexcept {
     struct statfs filesystem {};
     struct stat status {};
     int error = 0;
-    if (fstatfs(copy, &filesystem) != 0 || fstat(copy, &status) != 0)
+    int flags = 0;
+    if (fstatfs(copy, &filesystem) != 0 || fstat(copy, &status) != 0 ||
+        (flags = fcntl(copy, F_GETFL)) < 0)
         error = -errno;
-    else if (filesystem.f_type != dma_buf_magic)
+    else if (filesystem.f_type != dma_buf_magic || (flags & O_PATH) != 0)
         error = -EINVAL;
     if (error != 0) {
         close(copy);
@@ -230,7 +232,8 @@ int duplicate(int fd) noexcept {
 }
 
 int map(int buffer, std::size_t size, Mapping& mapping) noexcept {
-    const int copy = duplicate(buffer);
+    Identity identity{}; // nobody may have put another object onto the number
+    const int copy = adopt(buffer, identity);
     if (copy < 0)
         return copy;
     void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, copy, 0);
