@@ -19,7 +19,9 @@
 
 namespace sluice {
 
+class Frame;
 class VulkanImage;
+struct VulkanAttachInfo;
 struct VulkanImageInfo;
 
 /// The application's own objects that `VulkanDevice::wrap` borrows.
@@ -71,6 +73,19 @@ public:
 
     /// Makes an image in memory that is exported as a dma-buf; see vulkan_image.hpp.
     [[nodiscard]] Result<VulkanImage> export_image(const VulkanImageInfo& info) const noexcept;
+
+    /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they
+    /// are.
+    /// \returns the image, or, with the frame as it was,
+    ///   - `unsupported`: the driver does not take the format, modifier, usage or size, as the
+    ///     message says; the modifiers that it does take are named;
+    ///   - `invalid_argument`: no usage, or a view that the format does not have;
+    ///   - `out_of_bounds`: the driver needs more bytes than a buffer holds, both in the message;
+    ///   - `wrong_object`: the driver takes a buffer for no dma-buf that it can use;
+    ///   - `revoked`: the frame's owner has taken it back;
+    ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
+    [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
+                                             const VulkanAttachInfo& info) const noexcept;
 
     /// Submits, and gives the fence that signals when the GPU is done. After warm-up, when earlier
     /// submissions have finished, it creates no Vulkan object.

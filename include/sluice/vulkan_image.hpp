@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include <vulkan/vulkan_core.h>
 
@@ -24,13 +25,23 @@ struct VulkanImageInfo {
     VkImageUsageFlags usage = 0; ///< What the GPU will do with it, exactly.
 };
 
+/// How to attach a frame.
+struct VulkanAttachInfo {
+    VkImageUsageFlags usage = 0; ///< What the GPU will do with it, exactly. Required.
+    /// None attaches the frame as one image of `VulkanFormatInfo::format`. A number attaches one of
+    /// `VulkanFormatInfo::views`: a plane as an image of its own, for formats of several planes on
+    /// drivers that do not have them, or without VkSamplerYcbcrConversion. Reading it needs the
+    /// view's `components`.
+    std::optional<std::uint32_t> view = std::nullopt;
+};
+
 /// What becomes of the pixels when the GPU takes an image over.
 enum class Contents : std::uint8_t {
     keep,    ///< What others left in the frame stays.
     discard, ///< The GPU writes all of it anew; cheaper, and right for an image never used.
 };
 
-/// An exported image: the GPU's attachment of a frame, and the owner of its VkImage and memory.
+/// The GPU's attachment of a frame, exported or attached, and the owner of its VkImage and memory.
 ///
 /// A handle; copies mean the same image. The image goes with its last copy: by then the GPU must be
 /// done with it. Its frame may live on, as may everyone else's hold on the memory.

@@ -18,10 +18,12 @@ namespace sluice {
     F(GetPhysicalDeviceProperties)                   \
     F(GetPhysicalDeviceMemoryProperties)             \
     F(GetPhysicalDeviceExternalSemaphoreProperties)  \
+    F(GetPhysicalDeviceFormatProperties2)            \
     F(GetPhysicalDeviceImageFormatProperties2)
 #define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
     F(AllocateMemory)                                \
     F(BindImageMemory)                               \
+    F(BindImageMemory2)                              \
     F(CreateFence)                                   \
     F(CreateImage)                                   \
     F(CreateSemaphore)                               \
@@ -33,6 +35,7 @@ namespace sluice {
     F(GetImageMemoryRequirements2)                   \
     F(GetImageSubresourceLayout)                     \
     F(GetMemoryFdKHR)                                \
+    F(GetMemoryFdPropertiesKHR)                      \
     F(GetSemaphoreFdKHR)                             \
     F(ImportSemaphoreFdKHR)                          \
     F(QueueSubmit)                                   \

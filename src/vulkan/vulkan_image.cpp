@@ -8,8 +8,8 @@
 #include <fcntl.h>
 
 #include "core/sys.hpp"
-#include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
+#include "vulkan/vulkan_image_state.hpp"
 #include <sluice/format.hpp>
 #include <sluice/vulkan_format.hpp>
 
@@ -20,24 +20,7 @@ namespace {
 constexpr const char* operation = "VulkanDevice::export_image";
 constexpr std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
 
-/// A VkImage and its memory, destroyed together, image first.
-struct Image {
-    explicit Image(std::shared_ptr<VulkanDevice::State> of) noexcept : device(std::move(of)) {}
-    Image(Image&& other) noexcept
-        : device(std::move(other.device)), image(std::exchange(other.image, VK_NULL_HANDLE)),
-          memory(std::exchange(other.memory, VK_NULL_HANDLE)) {}
-    Image& operator=(Image&&) = delete;
-    ~Image() {
-        if (image != VK_NULL_HANDLE)
-            device->vk.DestroyImage(device->info.device, image, nullptr);
-        if (memory != VK_NULL_HANDLE)
-            device->vk.FreeMemory(device->info.device, memory, nullptr);
-    }
-
-    std::shared_ptr<VulkanDevice::State> device;
-    VkImage image = VK_NULL_HANDLE;
-    VkDeviceMemory memory = VK_NULL_HANDLE;
-};
+using Image = VulkanImageHandles;
 
 std::string describe(const VulkanDevice::State& device, const VulkanImageInfo& info) {
     return std::to_string(info.width) + "x" + std::to_string(info.height) + " " +
@@ -78,22 +61,6 @@ VkResult create_image(Image& image, const VulkanImageInfo& info) {
     return result;
 }
 
-/// The memory type to take: near the GPU if the image may lie there, else the first that may, or
-/// VK_MAX_MEMORY_TYPES where the driver allows none.
-std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
-    VkPhysicalDeviceMemoryProperties memory{};
-    device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
-    std::uint32_t first = VK_MAX_MEMORY_TYPES;
-    for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
-        if ((allowed & (1U << type)) == 0)
-            continue;
-        if ((memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0)
-            return type;
-        first = std::min(first, type);
-    }
-    return first;
-}
-
 VkResult allocate_and_bind(Image& image, bool dedicated) {
     const auto& vk = image.device->vk;
     const auto& info = image.device->info;
@@ -131,14 +98,14 @@ VkResult allocate_and_bind(Image& image, bool dedicated) {
     const VkResult result = vk.AllocateMemory(info.device, &allocate, nullptr, &allocated);
     if (result != VK_SUCCESS)
         return result;
-    image.memory = allocated;
-    return vk.BindImageMemory(info.device, image.image, image.memory, 0);
+    image.memories[0] = allocated;
+    return vk.BindImageMemory(info.device, image.image, allocated, 0);
 }
 
 Result<DmaBuf> export_memory(const Image& image, std::string object) {
     const VkMemoryGetFdInfoKHR get{.sType = VK_STRUCTURE_TYPE_MEMORY_GET_FD_INFO_KHR,
                                    .pNext = nullptr,
-                                   .memory = image.memory,
+                                   .memory = image.memories[0],
                                    .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
     int raw = -1;
     const VkResult result = image.device->vk.GetMemoryFdKHR(image.device->info.device, &get, &raw);
@@ -172,6 +139,20 @@ VkImageMemoryBarrier barrier(VkImage image) noexcept {
 }
 
 } // namespace
+
+std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
+    VkPhysicalDeviceMemoryProperties memory{};
+    device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
+    std::uint32_t first = VK_MAX_MEMORY_TYPES;
+    for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
+        if ((allowed & (1U << type)) == 0)
+            continue;
+        if ((memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0)
+            return type;
+        first = std::min(first, type);
+    }
+    return first;
+}
 
 VulkanExportSupport ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
                                        VkPhysicalDevice device, std::uint32_t format,
@@ -218,12 +199,6 @@ VulkanExportSupport ask_export_support(PFN_vkGetPhysicalDeviceImageFormatPropert
     support.dedicated = (features & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0;
     return support;
 }
-
-struct VulkanImage::State {
-    Image image;
-    VkFormat format;
-    Frame frame;
-};
 
 VulkanImage::VulkanImage(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
 

@@ -229,11 +229,17 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT);
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
+        const auto& modifiers = fake.physical(device).modifiers;
         const bool known =
-            info->format == VK_FORMAT_B8G8R8A8_UNORM || info->format == VK_FORMAT_R8G8B8A8_UNORM;
+            info->format == VK_FORMAT_B8G8R8A8_UNORM || info->format == VK_FORMAT_R8G8B8A8_UNORM ||
+            info->format == VK_FORMAT_R8_UNORM || info->format == VK_FORMAT_R8G8_UNORM ||
+            info->format == VK_FORMAT_G8_B8R8_2PLANE_420_UNORM;
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
             info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
-            modifier->drmFormatModifier != DRM_FORMAT_MOD_LINEAR || !external || !can ||
+            std::ranges::find(modifiers, modifier->drmFormatModifier,
+                              &VkDrmFormatModifierPropertiesEXT::drmFormatModifier) ==
+                modifiers.end() ||
+            !external || !can ||
             external->handleType != VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
             return VK_ERROR_FORMAT_NOT_SUPPORTED;
         const auto& physical = fake.physical(device);
@@ -241,6 +247,17 @@ struct FakeVulkan::Functions {
                                                  physical.max_extent.height, 1};
         can->externalMemoryProperties.externalMemoryFeatures = physical.memory_features;
         return VK_SUCCESS;
+    }
+
+    static void VKAPI_CALL GetPhysicalDeviceFormatProperties2(VkPhysicalDevice device, VkFormat,
+                                                              VkFormatProperties2* into) {
+        auto& fake = driver();
+        (void)fake.call(__func__);
+        auto* list = chained<VkDrmFormatModifierPropertiesListEXT>(
+            into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT);
+        ASSERT_NE(list, nullptr);
+        (void)list_out(fake.physical(device).modifiers, &list->drmFormatModifierCount,
+                       list->pDrmFormatModifierProperties);
     }
 
     static VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
@@ -285,8 +302,19 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO);
         const auto* list = chained<VkImageDrmFormatModifierListCreateInfoEXT>(
             info->pNext, VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT);
-        FakeImageRequest request{
-            .info = *info, .handle_types = external ? external->handleTypes : 0, .modifiers = {}};
+        const auto* layout = chained<VkImageDrmFormatModifierExplicitCreateInfoEXT>(
+            info->pNext, VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT);
+        FakeImageRequest request{.info = *info,
+                                 .handle_types = external ? external->handleTypes : 0,
+                                 .modifiers = {},
+                                 .planes = {}};
+        if (layout) {
+            request.modifiers = {layout->drmFormatModifier};
+            request.planes.assign(layout->pPlaneLayouts,
+                                  layout->pPlaneLayouts + layout->drmFormatModifierPlaneCount);
+            for (const VkSubresourceLayout& plane : request.planes)
+                EXPECT_EQ(plane.size, 0U) << "VUID 02267";
+        }
         if (list)
             request.modifiers.assign(list->pDrmFormatModifiers,
                                      list->pDrmFormatModifiers + list->drmFormatModifierCount);
@@ -297,7 +325,9 @@ struct FakeVulkan::Functions {
             fake.add({.kind = "image",
                       .parent = number(device),
                       .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
-                      .stride = stride}));
+                      .stride = stride,
+                      .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
+                      .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0}));
         return VK_SUCCESS;
     }
 
@@ -313,6 +343,11 @@ struct FakeVulkan::Functions {
         auto& fake = driver();
         (void)fake.call(__func__);
         fake.use("device", number(device), __func__);
+        EXPECT_EQ(chained<VkImagePlaneMemoryRequirementsInfo>(
+                      info->pNext, VK_STRUCTURE_TYPE_IMAGE_PLANE_MEMORY_REQUIREMENTS_INFO) !=
+                      nullptr,
+                  fake.use("image", number(info->image), __func__).disjoint)
+            << "VUID 01589 and 01590";
         into->memoryRequirements = {.size = fake.use("image", number(info->image), __func__).size,
                                     .alignment = 4096,
                                     .memoryTypeBits = fake.memory_type_bits};
@@ -341,17 +376,32 @@ struct FakeVulkan::Functions {
                                               VkDeviceMemory* memory) {
         auto& fake = driver();
         fake.use("device", number(device), __func__);
-        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS) {
+            const auto* refused = chained<VkImportMemoryFdInfoKHR>(
+                info->pNext, VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR);
+            if (refused && fake.failed_import_closes) {
+                EXPECT_EQ(close(refused->fd), 0);
+            }
             return failed(result, memory);
+        }
         EXPECT_LT(info->memoryTypeIndex, fake.devices[0].memory_types.size());
         const auto* exported = chained<VkExportMemoryAllocateInfo>(
             info->pNext, VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO);
         const auto* alone = chained<VkMemoryDedicatedAllocateInfo>(
             info->pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
+        const auto* import = chained<VkImportMemoryFdInfoKHR>(
+            info->pNext, VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR);
+        const ino_t imported = import ? inode_of(import->fd) : 0;
+        if (import) {
+            EXPECT_EQ(import->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
+            EXPECT_NE(imported, 0U) << "the fd is closed";
+            EXPECT_EQ(close(import->fd), 0);
+        }
         fake.allocations.push_back({.size = info->allocationSize,
                                     .memory_type = info->memoryTypeIndex,
                                     .handle_types = exported ? exported->handleTypes : 0,
-                                    .dedicated = alone != nullptr});
+                                    .dedicated = alone != nullptr,
+                                    .imported = imported});
         *memory = handle<VkDeviceMemory>(fake.add({.kind = "memory",
                                                    .parent = number(device),
                                                    .exportable = exported != nullptr,
@@ -381,6 +431,37 @@ struct FakeVulkan::Functions {
         EXPECT_NE(fake.memory_type_bits & (1U << where.type), 0U) << "memory type " << where.type;
         EXPECT_TRUE(where.owner == 0 || where.owner == number(image)) << "dedicated to another";
         what.memory = number(memory);
+        return VK_SUCCESS;
+    }
+
+    static VkResult VKAPI_CALL BindImageMemory2(VkDevice device, std::uint32_t count,
+                                                const VkBindImageMemoryInfo* infos) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return result;
+        for (std::uint32_t each = 0; each < count; ++each) {
+            Object& what = fake.use("image", number(infos[each].image), __func__);
+            const Object& where = fake.use("memory", number(infos[each].memory), __func__);
+            EXPECT_EQ(what.disjoint ? what.planes : 1, count);
+            EXPECT_EQ(infos[each].memoryOffset, 0U);
+            EXPECT_LE(what.size, where.size);
+            EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
+            what.memory = number(infos[each].memory);
+        }
+        return VK_SUCCESS;
+    }
+
+    static VkResult VKAPI_CALL GetMemoryFdPropertiesKHR(VkDevice device,
+                                                        VkExternalMemoryHandleTypeFlagBits type,
+                                                        int fd, VkMemoryFdPropertiesKHR* into) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return result;
+        EXPECT_EQ(type, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
+        EXPECT_NE(inode_of(fd), 0U) << "the fd is closed";
+        into->memoryTypeBits = fake.fd_memory_type_bits;
         return VK_SUCCESS;
     }
 
@@ -609,12 +690,14 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_instance, EnumeratePhysicalDevices),
         ENTRY(of_instance, GetDeviceProcAddr),
         ENTRY(of_instance, GetPhysicalDeviceExternalSemaphoreProperties),
+        ENTRY(of_instance, GetPhysicalDeviceFormatProperties2),
         ENTRY(of_instance, GetPhysicalDeviceImageFormatProperties2),
         ENTRY(of_instance, GetPhysicalDeviceMemoryProperties),
         ENTRY(of_instance, GetPhysicalDeviceProperties),
         ENTRY(of_instance, GetPhysicalDeviceQueueFamilyProperties),
         ENTRY(of_device, AllocateMemory),
         ENTRY(of_device, BindImageMemory),
+        ENTRY(of_device, BindImageMemory2),
         ENTRY(of_device, CreateFence),
         ENTRY(of_device, CreateImage),
         ENTRY(of_device, CreateSemaphore),
@@ -628,6 +711,7 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_device, GetImageMemoryRequirements2),
         ENTRY(of_device, GetImageSubresourceLayout),
         ENTRY(of_device, GetMemoryFdKHR),
+        ENTRY(of_device, GetMemoryFdPropertiesKHR),
         ENTRY(of_device, GetSemaphoreFdKHR),
         ENTRY(of_device, ImportSemaphoreFdKHR),
         ENTRY(of_device, QueueSubmit),

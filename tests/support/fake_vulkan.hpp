@@ -46,7 +46,13 @@ struct FakePhysicalDevice {
                                                     VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT};
     VkExternalSemaphoreFeatureFlags semaphore_features =
         VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
-    VkExternalMemoryFeatureFlags memory_features = VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT;
+    VkExternalMemoryFeatureFlags memory_features =
+        VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT;
+    /// The modifiers of every format, by default LINEAR for everything.
+    std::vector<VkDrmFormatModifierPropertiesEXT> modifiers{
+        {.drmFormatModifier = 0,
+         .drmFormatModifierPlaneCount = 1,
+         .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}}};
     VkExtent2D max_extent{16384, 16384};
 };
 
@@ -65,12 +71,14 @@ struct FakeImageRequest {
     VkImageCreateInfo info; // its pointers are dead
     VkExternalMemoryHandleTypeFlags handle_types;
     std::vector<std::uint64_t> modifiers;
+    std::vector<VkSubresourceLayout> planes; // of the explicit create info
 };
 struct FakeAllocation {
     VkDeviceSize size;
     std::uint32_t memory_type;
     VkExternalMemoryHandleTypeFlags handle_types;
     bool dedicated;
+    ino_t imported; // the dma-buf, 0 for none
 };
 struct FakeSubmission {
     std::vector<VkCommandBuffer> command_buffers;
@@ -99,6 +107,7 @@ public:
 
     bool requires_dedicated = false, prefers_dedicated = false;
     std::uint32_t memory_type_bits = 3;
+    std::uint32_t fd_memory_type_bits = 3; ///< What vkGetMemoryFdPropertiesKHR says.
     VkDeviceSize offset = 0;
     std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
     std::optional<VkDeviceSize> memory_size; ///< Default: what the image takes.
@@ -156,6 +165,8 @@ private:
         std::uint32_t type = 0;   // memories
         std::uint64_t owner = 0;  // memories: the image they are dedicated to
         std::uint64_t memory = 0; // images
+        std::uint32_t planes = 1; // images
+        bool disjoint = false;    // images
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);

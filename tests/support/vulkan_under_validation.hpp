@@ -23,12 +23,18 @@ struct FalsePositive {
     std::string_view reason;
 };
 
+inline constexpr std::string_view unfilled_list =
+    "The layer asks for the modifier's features through VkDrmFormatModifierPropertiesList2EXT, "
+    "which lavapipe leaves unfilled, and takes them for 0x0; VkDrmFormatModifierPropertiesListEXT "
+    "has TRANSFER_SRC and TRANSFER_DST for LINEAR.";
+
 inline constexpr std::array false_positives{
-    FalsePositive{
-        "VUID-vkCmdClearColorImage-image-01993", "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT",
-        "The layer asks for the modifier's features through "
-        "VkDrmFormatModifierPropertiesList2EXT, which lavapipe leaves unfilled, and takes "
-        "them for 0x0; VkDrmFormatModifierPropertiesListEXT has TRANSFER_DST for LINEAR."},
+    FalsePositive{"VUID-vkCmdClearColorImage-image-01993",
+                  "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT", unfilled_list},
+    FalsePositive{"VUID-vkCmdCopyImage-srcImage-01995", "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT",
+                  unfilled_list},
+    FalsePositive{"VUID-vkCmdCopyImage-dstImage-01996", "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT",
+                  unfilled_list},
 };
 
 /// Makes contexts with VK_LAYER_KHRONOS_validation and collects what it says until the end.

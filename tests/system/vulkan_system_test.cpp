@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Exported images on a real driver, under the validation layer.
+#include <array>
 #include <atomic>
 #include <thread>
 
 #include <drm_fourcc.h>
 
 #include <sluice/cpu_access.hpp>
+#include <sluice/frame_map.hpp>
 #include <sluice/vulkan_context.hpp>
 #include <sluice/vulkan_image.hpp>
 
@@ -13,6 +15,7 @@
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
+#include "support/udmabuf.hpp"
 #include "support/vulkan_under_validation.hpp"
 
 namespace sluice {
@@ -292,6 +295,132 @@ TEST_F(VulkanSystemTest, AFrameOutlivesItsImage) {
     const Frame frame = target->frame();
     target.reset();
     EXPECT_EQ(other_pixels(frame, orange_xr24), 0U);
+}
+
+class VulkanAttachSystemTest : public VulkanSystemTest {
+protected:
+    void SetUp() override {
+        VulkanSystemTest::SetUp();
+        if (!IsSkipped())
+            SLUICE_REQUIRES(test::has_udmabuf(), "/dev/udmabuf does not open");
+    }
+
+    /// A frame in a buffer of somebody else's: the driver had no say in its layout.
+    static Frame frame(std::uint32_t width, std::uint32_t height, std::uint32_t offset,
+                       std::uint32_t stride, std::uint32_t spare_rows = 4) {
+        auto made =
+            Frame::create({.width = width,
+                           .height = height,
+                           .format = DRM_FORMAT_XRGB8888,
+                           .planes = {FramePlane{.offset = offset, .stride = stride}}},
+                          test::udmabuf(offset + std::uint64_t{stride} * (height + spare_rows)));
+        EXPECT_TRUE(made) << made.error().message();
+        return std::move(*made);
+    }
+
+    VulkanImage attach(const Frame& frame, VkImageUsageFlags use) const {
+        auto image = gpu().attach(frame, {.usage = use});
+        EXPECT_TRUE(image) << image.error().message();
+        return *image;
+    }
+
+    /// Records: take both over, copy all pixels, give them back.
+    void record_copy(const VulkanImage& from, const VulkanImage& to) const {
+        const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                             .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+        ASSERT_EQ(vkBeginCommandBuffer(commands, &begin), VK_SUCCESS);
+        constexpr auto source = VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL;
+        constexpr auto target = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+        constexpr auto stage = VK_PIPELINE_STAGE_TRANSFER_BIT;
+        const std::array acquire{
+            from.acquire_barrier(Contents::keep, source, VK_ACCESS_TRANSFER_READ_BIT),
+            to.acquire_barrier(Contents::discard, target, VK_ACCESS_TRANSFER_WRITE_BIT)};
+        vkCmdPipelineBarrier(commands, stage, stage, 0, 0, nullptr, 0, nullptr, 2, acquire.data());
+        const VkImageSubresourceLayers all{VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1};
+        const FrameLayout& size = from.frame().layout();
+        const VkImageCopy copy{
+            .srcSubresource = all, .dstSubresource = all, .extent = {size.width, size.height, 1}};
+        vkCmdCopyImage(commands, from.image(), source, to.image(), target, 1, &copy);
+        const std::array release{from.release_barrier(source, VK_ACCESS_TRANSFER_READ_BIT),
+                                 to.release_barrier(target, VK_ACCESS_TRANSFER_WRITE_BIT)};
+        vkCmdPipelineBarrier(commands, stage, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, nullptr,
+                             0, nullptr, 2, release.data());
+        ASSERT_EQ(vkEndCommandBuffer(commands), VK_SUCCESS);
+    }
+
+    static std::byte pattern(std::size_t x, std::size_t y) {
+        return static_cast<std::byte>(x * 7 + y * 31 + 1);
+    }
+    static void fill(const Frame& frame) {
+        auto map = FrameMap::map(frame, Access::write);
+        auto access = FrameAccess::begin(*map, Access::write, deadline_in(patience));
+        ASSERT_TRUE(access) << access.error().message();
+        const auto plane = access->plane();
+        for (std::size_t y = 0; y < plane.rows; ++y)
+            for (std::size_t x = 0; x < plane.row_bytes; ++x)
+                plane.row(y)[x] = pattern(x, y);
+        ASSERT_TRUE(access->end());
+    }
+    static std::size_t wrong_bytes(const Frame& frame) {
+        auto map = FrameMap::map(frame, Access::read);
+        auto access = FrameAccess::begin(*map, Access::read, deadline_in(patience));
+        EXPECT_TRUE(access) << access.error().message();
+        const auto plane = access->plane();
+        std::size_t wrong = 0;
+        for (std::size_t y = 0; y < plane.rows; ++y)
+            for (std::size_t x = 0; x < plane.row_bytes; ++x)
+                wrong += plane.row(y)[x] != pattern(x, y) ? 1U : 0U;
+        return wrong;
+    }
+};
+
+TEST_F(VulkanAttachSystemTest, TheGpuCopiesWhatTheCpuWroteByteForByte) {
+    struct Case {
+        std::uint32_t width, height, offset, stride;
+    };
+    for (const auto& [width, height, offset, stride] :
+         {Case{64, 64, 0, 256}, Case{33, 7, 0, 192}, Case{1, 1, 0, 64}, Case{64, 16, 4096, 256},
+          Case{60, 5, 128, 1024}}) {
+        SCOPED_TRACE(std::to_string(width) + "x" + std::to_string(height) + " at " +
+                     std::to_string(offset) + ", stride " + std::to_string(stride));
+        const Frame source = frame(width, height, offset, stride);
+        const Frame target = frame(width, height, 0, 4096);
+        fill(source);
+        EXPECT_GT(wrong_bytes(target), 0U);
+        const VulkanImage from = attach(source, VK_IMAGE_USAGE_TRANSFER_SRC_BIT);
+        const VulkanImage to = attach(target, VK_IMAGE_USAGE_TRANSFER_DST_BIT);
+        record_copy(from, to);
+        submit_and_finish();
+        EXPECT_EQ(wrong_bytes(target), 0U);
+        EXPECT_EQ(wrong_bytes(source), 0U) << "the source is as it was";
+    }
+}
+
+TEST_F(VulkanAttachSystemTest, ABufferThatIsTooSmallForTheDriverIsRefusedInNumbers) {
+    // lavapipe pads to four rows.
+    const std::uint32_t offset = 4096;
+    auto tight = Frame::create({.width = 1024,
+                                .height = 1,
+                                .format = DRM_FORMAT_XRGB8888,
+                                .planes = {FramePlane{.offset = offset, .stride = 4096}}},
+                               test::udmabuf(offset + 4096));
+    ASSERT_TRUE(tight);
+    auto image = gpu().attach(*tight, {.usage = VK_IMAGE_USAGE_TRANSFER_SRC_BIT});
+    if (image) // a driver that needs no more than the pixels
+        return;
+    EXPECT_EQ(image.error().code, Errc::out_of_bounds) << image.error().message();
+    EXPECT_NE(image.error().message().find("holds 8192"), std::string::npos);
+}
+
+TEST_F(VulkanAttachSystemTest, AttachingLeavesNoFdBehind) {
+    const Frame source = frame(64, 64, 0, 256);
+    { const VulkanImage first = attach(source, VK_IMAGE_USAGE_TRANSFER_SRC_BIT); }
+    const auto before = test::open_fds();
+    for (int i = 0; i < 20; ++i) {
+        const VulkanImage again = attach(source, VK_IMAGE_USAGE_TRANSFER_SRC_BIT);
+        EXPECT_FALSE(gpu().attach(source, {.usage = 0}));
+    }
+    EXPECT_EQ(test::open_fds(), before);
 }
 
 } // namespace
