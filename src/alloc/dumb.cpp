@@ -85,13 +85,16 @@ Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept 
     auto copy = UniqueFd::duplicate(fd);
     if (!copy)
         return tl::unexpected(std::move(copy.error()));
+    errno = 0;
     const std::string driver = alloc::drm_driver(copy->get());
+    const int error = errno;
     if (driver.empty())
-        return tl::unexpected(Error{.code = Errc::wrong_object,
+        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
                                     .operation = operation,
                                     .object = sys::describe_fd(fd),
                                     .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* node"});
+                                    .remedy = "Open a /dev/dri/card* node",
+                                    .sys_errno = error});
     const std::uint64_t page = alloc::page_size();
     ExporterCaps caps{.name = "dumb " + driver,
                       .max_size = UINT32_MAX / page * page,

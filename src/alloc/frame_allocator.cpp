@@ -159,9 +159,12 @@ Result<FrameAllocation> FrameAllocator::allocate(const FrameRequest& request) co
     std::string reasons;
     Errc code = Errc::failed;
     bool first = true;
-    const auto pass_over = [&](const ExporterCaps& caps, Errc why, const std::string& problem) {
+    int sys_errno = 0;
+    const auto pass_over = [&](const ExporterCaps& caps, Errc why, const std::string& problem,
+                               int error = 0) {
         reasons += (first ? "" : "; ") + caps.name + ": " + problem;
         code = first || code == why ? why : Errc::unsupported;
+        sys_errno = first || sys_errno == error ? error : 0;
         first = false;
     };
     for (const auto& exporter : exporters_) {
@@ -179,13 +182,14 @@ Result<FrameAllocation> FrameAllocator::allocate(const FrameRequest& request) co
         }
         auto frame = exporter->allocate_frame(spec);
         if (!frame) {
-            pass_over(caps, frame.error().code, frame.error().problem);
+            pass_over(caps, frame.error().code, frame.error().problem, frame.error().sys_errno);
             continue;
         }
         const bool clears = request.zeroed && !caps.zeroed;
         if (const auto cleared = clears ? clear(frame->buffer()) : Result<void>(); !cleared) {
             pass_over(caps, cleared.error().code,
-                      "its buffer is not zero and cannot be cleared: " + cleared.error().problem);
+                      "its buffer is not zero and cannot be cleared: " + cleared.error().problem,
+                      cleared.error().sys_errno);
             continue;
         }
         return FrameAllocation{.frame = std::move(*frame),
@@ -193,8 +197,10 @@ Result<FrameAllocation> FrameAllocator::allocate(const FrameRequest& request) co
                                .cleared = clears,
                                .passed_over = std::move(reasons)};
     }
-    return refuse(code, "no exporter makes it: " + reasons,
-                  "Change what stands in the way, or offer another exporter");
+    auto refusal = refuse(code, "no exporter makes it: " + reasons,
+                          "Change what stands in the way, or offer another exporter");
+    refusal.value().sys_errno = sys_errno;
+    return refusal;
 }
 
 } // namespace sluice

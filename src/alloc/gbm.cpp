@@ -117,13 +117,16 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
     auto copy = UniqueFd::duplicate(fd);
     if (!copy)
         return tl::unexpected(std::move(copy.error()));
+    errno = 0;
     const std::string driver = alloc::drm_driver(copy->get());
+    const int error = errno;
     if (driver.empty())
-        return tl::unexpected(Error{.code = Errc::wrong_object,
+        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
                                     .operation = wrapping,
                                     .object = sys::describe_fd(fd),
                                     .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* or renderD* node"});
+                                    .remedy = "Open a /dev/dri/card* or renderD* node",
+                                    .sys_errno = error});
     ExporterCaps caps{.name = "gbm " + driver,
                       .max_size = UINT64_MAX,
                       .max_size_source = "none known: the driver's own",

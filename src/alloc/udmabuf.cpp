@@ -120,8 +120,14 @@ Result<DmaBuf> UdmabufExporter::allocate(const BufferRequest& request) const noe
     const UniqueFd memory = sealable_memfd();
     if (!memory)
         return refuse(errno, "memfd_create", "Close fds that are no longer used");
-    if (*size > INT64_MAX || ftruncate(memory.get(), static_cast<off_t>(*size)) != 0)
-        return refuse(*size > INT64_MAX ? EFBIG : errno, "ftruncate", "Ask for less");
+    if (*size > INT64_MAX)
+        return refuse(EFBIG, "ftruncate", "Ask for less");
+    int sized = 0;
+    do {
+        sized = ftruncate(memory.get(), static_cast<off_t>(*size));
+    } while (sized != 0 && errno == EINTR);
+    if (sized != 0)
+        return refuse(errno, "ftruncate", "Ask for less");
     // What the kernel wants. Nobody else ever sees this memfd, so no other seal is needed.
     if (fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0)
         return refuse(errno, "F_ADD_SEALS", "Report this kernel: a new memfd takes seals");
@@ -142,7 +148,7 @@ Result<DmaBuf> UdmabufExporter::wrap_memfd(int memfd, std::uint64_t offset, std:
     const int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0) {
         const int error = errno;
-        return refuse(Errc::wrong_object, "has no seals: " + sys::errno_text(error),
+        return refuse(sys::code_of_wrong_object(error), "has no seals: " + sys::errno_text(error),
                       "Pass an open memfd, made with MFD_ALLOW_SEALING", error);
     }
     if ((seals & F_SEAL_SHRINK) == 0)

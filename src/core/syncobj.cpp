@@ -206,7 +206,8 @@ Result<std::optional<SyncFile>> export_point(const Place& at) {
 
 tl::unexpected<Error> nothing_submitted(const Place& at) {
     return refused(at, Errc::busy, "no fence was submitted for it yet",
-                   "Wait with wait_available() first, or have an eventfd tell with notify()");
+                   "Wait with wait_available() first, or have an eventfd tell with notify()",
+                   EINVAL);
 }
 
 /// A wait whose argument holds an absolute timeout, on the clock of Deadline: restarted calls need
@@ -360,7 +361,7 @@ Result<SyncobjDevice> SyncobjDevice::wrap(int fd) noexcept {
             refusal.problem = "the device is gone: " + sys::errno_text(error);
             refusal.remedy = "Wrap another device";
         } else if (error != 0) {
-            refusal.code = Errc::wrong_object;
+            refusal.code = sys::code_of_wrong_object(error);
             refusal.problem = "is not a DRM device: " + sys::errno_text(error);
             refusal.remedy = "Open a /dev/dri/renderD* or /dev/dri/card* node, or pass a lease";
         }
@@ -426,9 +427,12 @@ Result<UniqueFd> Syncobj::export_fd() const noexcept {
         return tl::unexpected(at.error());
     uapi::SyncobjHandle request{.handle = handle_, .flags = 0, .fd = -1, .pad = 0};
     if (call(*at, uapi::syncobj_handle_to_fd, &request) != 0) {
+        const int error = errno;
+        auto refusal = failed(*at, error, "the kernel gave out no fd");
         // All that the kernel says EINVAL to here is a handle that is not there.
-        const int error = errno == EINVAL ? ENOENT : errno;
-        return failed(*at, error, "the kernel gave out no fd");
+        if (error == EINVAL)
+            refusal.value().code = Errc::wrong_object;
+        return refusal;
     }
     return UniqueFd(std::move(request.fd));
 }
@@ -445,9 +449,9 @@ Result<void> Syncobj::import_fence(const SyncFile& fence, std::uint64_t point) c
         return import_sync_file(*at, handle_, fence.fd());
     FenceList list;
     if (const int error = list.read(fence.fd()); error != 0)
-        return refused(*at, Errc::wrong_object,
+        return refused(*at, sys::code_of_wrong_object(error),
                        sys::describe_fd(fence.fd()) +
-                           " is not a sync_file: " + sys::errno_text(error),
+                           " cannot be asked for its fences: " + sys::errno_text(error),
                        "Keep the fence's fd open until it was imported", error);
     if (const int error = list.failure(); error != 0)
         return fence_failed(*at,

@@ -38,6 +38,12 @@ const std::initializer_list<Row> rows = {
      {EBADF, EINVAL, ENOENT, EMFILE, ENFILE, ENOMEM, ENOTTY}, {EINTR, EAGAIN}},
     {"ioctl", SYNC_IOC_FILE_INFO, {EBADF, EINVAL, EFAULT, ENOMEM, ENOTTY}, {EINTR, EAGAIN}},
     {"ioctl", set_deadline_request, {EBADF, EINVAL, ENOTTY}, {EINTR, EAGAIN}},
+    {"ioctl", version_request, {EBADF, EACCES, EFAULT, ENOMEM, ENOTTY}, {EINTR, EAGAIN}},
+    {"ioctl", get_cap_request, {EBADF, EACCES, EFAULT, EINVAL, ENODEV, ENOTTY}, {EINTR, EAGAIN}},
+    // Nothing could close a handle whose destruction is refused.
+    {"ioctl", syncobj_destroy_request, {}, {EINTR, EAGAIN}},
+    {"ioctl", gem_close_request, {}, {EINTR, EAGAIN}},
+    {"ioctl", destroy_dumb_request, {}, {EINTR, EAGAIN}},
     {"ioctl", 0,
      {EBADF, EACCES, EPERM, EINVAL, EBUSY, EIO, EMFILE, ENFILE, ENOMEM, ENODEV, ENOTTY},
      {EINTR, EAGAIN}},

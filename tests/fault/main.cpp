@@ -50,7 +50,10 @@ int main(int argc, char** argv) {
     using namespace sluice::test;
     ::testing::InitGoogleTest(&argc, argv);
     const bool print_table = argc > 1 && std::string_view(argv[1]) == "--table";
-    for (const Operation& operation : core_operations())
+    auto operations = core_operations();
+    for (Operation& operation : device_operations())
+        operations.push_back(std::move(operation));
+    for (const Operation& operation : operations)
         ::testing::RegisterTest(
             "Fault", test_name(operation.name).c_str(), nullptr, nullptr, __FILE__, __LINE__,
             [operation]() -> ::testing::Test* { return new FaultTest(operation); });

@@ -20,6 +20,13 @@ struct SetDeadline {
 };
 inline constexpr unsigned long set_deadline_request = _IOW(SYNC_IOC_MAGIC, 5, SetDeadline);
 
+// DRM's, in its headers only where libdrm's are. Sizes as on 64 bits.
+inline constexpr unsigned long version_request = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0x00, 64);
+inline constexpr unsigned long get_cap_request = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0x0c, 16);
+inline constexpr unsigned long gem_close_request = _IOW('d', 0x09, std::uint64_t);
+inline constexpr unsigned long destroy_dumb_request = _IOWR('d', 0xb4, std::uint32_t);
+inline constexpr unsigned long syncobj_destroy_request = _IOWR('d', 0xc0, std::uint64_t);
+
 inline std::string request_name(unsigned long request) {
     switch (request) {
     case DMA_BUF_IOCTL_SYNC:
@@ -37,6 +44,16 @@ inline std::string request_name(unsigned long request) {
         return "SYNC_IOC_FILE_INFO";
     case set_deadline_request:
         return "SYNC_IOC_SET_DEADLINE";
+    case version_request:
+        return "DRM_IOCTL_VERSION";
+    case get_cap_request:
+        return "DRM_IOCTL_GET_CAP";
+    case gem_close_request:
+        return "DRM_IOCTL_GEM_CLOSE";
+    case destroy_dumb_request:
+        return "DRM_IOCTL_MODE_DESTROY_DUMB";
+    case syncobj_destroy_request:
+        return "DRM_IOCTL_SYNCOBJ_DESTROY";
     default:
         return "request " + std::to_string(request);
     }
