@@ -15,10 +15,12 @@ namespace sluice {
 
 /// Makes frames that a GPU or its display likes best: stride and offsets are the driver's.
 ///
-/// Frames are LINEAR so far. A GBM buffer counts as LINEAR where the driver says so
-/// (gbm_bo_get_modifier), or where it was made with GBM_BO_USE_LINEAR ("Buffer is linear, i.e. not
-/// tiled") and the driver has no modifiers to name it by. One whose modifier stays
-/// DRM_FORMAT_MOD_INVALID otherwise is refused: its layout is a secret of the driver's.
+/// The driver chooses among `FrameSpec::modifiers`, and the frame has all memory planes of the
+/// choice, in one buffer or several. Where it chooses nothing, LINEAR is tried if it is among them.
+/// A GBM buffer counts as LINEAR where the driver says so (gbm_bo_get_modifier), or where it was
+/// made with GBM_BO_USE_LINEAR ("Buffer is linear, i.e. not tiled") and the driver has no modifiers
+/// to name it by. One whose modifier stays DRM_FORMAT_MOD_INVALID otherwise goes only to who has
+/// INVALID among the modifiers: its layout is a secret of the driver's.
 ///
 /// Buffers are shared read-write, before GBM itself would share them read-only.
 ///
@@ -40,9 +42,9 @@ public:
     /// \returns `unsupported`: GBM makes frames, never plain bytes.
     [[nodiscard]] Result<DmaBuf> allocate(const BufferRequest& request) const noexcept override;
 
-    /// \returns as `Exporter::allocate_frame`; `unsupported` also where the driver does not make
-    ///   the format LINEAR for this use, puts the planes into several buffers, or lays them out
-    ///   against the alignments asked for.
+    /// \returns as `Exporter::allocate_frame`; `unsupported` also where the driver takes none of
+    /// the
+    ///   modifiers for this use, or lays the planes out against the alignments asked for.
     [[nodiscard]] Result<Frame> allocate_frame(const FrameSpec& spec) const noexcept override;
 
     struct State;

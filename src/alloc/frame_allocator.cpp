@@ -148,10 +148,19 @@ Result<FrameAllocation> FrameAllocator::allocate(const FrameRequest& request) co
                                     .problem = std::move(problem),
                                     .remedy = std::move(remedy)});
     };
-    const Combined all(request);
+    Combined all(request);
     if (!all.contradiction.empty())
         return refuse(Errc::invalid_argument, all.contradiction,
                       "Let one of them go by way of a copy");
+    if (all.cpu_access && !all.spec.modifiers.empty()) {
+        std::erase_if(all.spec.modifiers,
+                      [](std::uint64_t each) { return each != DRM_FORMAT_MOD_LINEAR; });
+        if (all.spec.modifiers.empty())
+            return refuse(Errc::invalid_argument,
+                          "the CPU understands LINEAR alone, which is not among the modifiers that "
+                          "all take",
+                          "Let one of them go by way of a copy");
+    }
     if (exporters_.empty())
         return refuse(Errc::unsupported, "there is no exporter to ask",
                       "Make the allocator with at least one");
@@ -186,7 +195,11 @@ Result<FrameAllocation> FrameAllocator::allocate(const FrameRequest& request) co
             continue;
         }
         const bool clears = request.zeroed && !caps.zeroed;
-        if (const auto cleared = clears ? clear(frame->buffer()) : Result<void>(); !cleared) {
+        Result<void> cleared;
+        for (const DmaBuf& buffer : frame->buffers())
+            if (clears && cleared)
+                cleared = clear(buffer);
+        if (!cleared) {
             pass_over(caps, cleared.error().code,
                       "its buffer is not zero and cannot be cleared: " + cleared.error().problem,
                       cleared.error().sys_errno);

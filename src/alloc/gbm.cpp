@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include <drm_fourcc.h>
 #include <gbm.h>
@@ -41,6 +42,25 @@ struct BoDestroy {
 };
 using Bo = std::unique_ptr<gbm_bo, BoDestroy>;
 
+/// What \p spec asks for, sorted by how GBM is asked for it.
+struct Wanted {
+    std::vector<std::uint64_t> named; // what the driver may choose from, LINEAR among it or not
+    bool tiled = false;               // something else than LINEAR is among it
+    bool linear = false;
+    bool implicit = false; // INVALID: whatever the driver does without telling
+
+    explicit Wanted(const FrameSpec& spec) : linear(spec.modifiers.empty()) {
+        for (const std::uint64_t each : spec.modifiers) {
+            if (each == DRM_FORMAT_MOD_INVALID) {
+                implicit = true;
+                continue;
+            }
+            named.push_back(each);
+            (each == DRM_FORMAT_MOD_LINEAR ? linear : tiled) = true;
+        }
+    }
+};
+
 /// A buffer object that is LINEAR by the driver's own word, or made by the flag that means it; null
 /// with errno set where there is none.
 Bo create_linear(gbm_device* device, std::uint32_t width, std::uint32_t height,
@@ -56,39 +76,43 @@ Bo create_linear(gbm_device* device, std::uint32_t width, std::uint32_t height,
     return bo;
 }
 
-/// The layout that the driver gave \p bo, or why no frame can be made of it.
-Result<FrameLayout> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& caps) {
-    const auto refuse = [&](const std::string& problem, std::string remedy) {
-        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
-                                             alloc::describe(spec) + ": " + problem,
-                                             std::move(remedy)));
-    };
-    const std::uint64_t modifier = gbm_bo_get_modifier(bo);
-    if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
-        return refuse("the driver was asked for LINEAR and took modifier " +
-                          modifier_name(modifier),
-                      "Use another exporter");
+/// What a buffer object looks like, and the GEM handles of the frame's buffers.
+struct Made {
+    FrameLayout layout;
+    std::vector<std::uint32_t> handles;
+};
+
+/// The layout that the driver gave \p bo, whose modifier is \p modifier for the frame, or why no
+/// frame can be made of it.
+Result<Made> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& caps,
+                       std::uint64_t modifier) {
     const auto planes = static_cast<std::uint32_t>(std::max(gbm_bo_get_plane_count(bo), 0));
     const FormatInfo* format = find_format(spec.format);
-    if (planes != format->plane_count)
-        return refuse("the driver made " + to_string(planes) + " planes, the format has " +
-                          to_string(format->plane_count),
-                      "Use another exporter");
-    FrameLayout layout{.width = spec.width,
-                       .height = spec.height,
-                       .format = spec.format,
-                       .modifier = DRM_FORMAT_MOD_LINEAR};
-    const std::uint32_t first = gbm_bo_get_handle_for_plane(bo, 0).u32;
+    const bool plain = modifier == DRM_FORMAT_MOD_LINEAR || modifier == DRM_FORMAT_MOD_INVALID;
+    if (planes == 0 || planes > max_planes || (plain && planes != format->plane_count))
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": the driver made " +
+                                                 to_string(planes) + " planes, the format has " +
+                                                 to_string(format->plane_count),
+                                             "Use another exporter"));
+    Made made{.layout = {.width = spec.width,
+                         .height = spec.height,
+                         .format = spec.format,
+                         .modifier = modifier,
+                         .plane_count = planes},
+              .handles = {}};
     for (std::uint32_t i = 0; i < planes; ++i) {
         const int plane = static_cast<int>(i);
-        if (gbm_bo_get_handle_for_plane(bo, plane).u32 != first)
-            return refuse("the driver put plane " + to_string(i) +
-                              " into another buffer than plane 0, and a frame has one",
-                          "Use dumb buffers, a dma-heap or udmabuf");
-        layout.planes[i] = {.offset = gbm_bo_get_offset(bo, plane),
-                            .stride = gbm_bo_get_stride_for_plane(bo, plane)};
+        const std::uint32_t handle = gbm_bo_get_handle_for_plane(bo, plane).u32;
+        auto known = std::ranges::find(made.handles, handle);
+        if (known == made.handles.end())
+            known = made.handles.insert(known, handle);
+        made.layout.planes[i] = {.offset = gbm_bo_get_offset(bo, plane),
+                                 .stride = gbm_bo_get_stride_for_plane(bo, plane),
+                                 .buffer =
+                                     static_cast<std::uint32_t>(known - made.handles.begin())};
     }
-    return layout;
+    return made;
 }
 
 /// What of \p layout is not as \p spec asks, in words, or an empty text.
@@ -103,6 +127,72 @@ std::string misfit(const FrameLayout& layout, std::uint32_t planes, const FrameS
                    " bytes is no multiple of " + to_string(spec.offset_alignment);
     }
     return {};
+}
+
+/// Shares the buffers behind \p made, and makes the frame.
+Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const ExporterCaps& caps) {
+    std::vector<DmaBuf> buffers;
+    std::uint64_t size = 0;
+    for (const std::uint32_t handle : made.handles) {
+        auto buffer = alloc::export_handle(card, handle, operation, caps.name);
+        if (!buffer)
+            return tl::unexpected(std::move(buffer.error()));
+        size += buffer->size();
+        alloc::set_name(*buffer, spec.name);
+        buffers.push_back(std::move(*buffer));
+    }
+    if (size < spec.min_size)
+        return tl::unexpected(
+            alloc::refusal(Errc::unsupported, operation, caps,
+                           alloc::describe(spec) + ": the driver made " + to_string(size) +
+                               " bytes, and " + to_string(spec.min_size) + " are needed",
+                           "Ask for a larger height alignment, or use another exporter"));
+    return Frame::create(made.layout, buffers);
+}
+
+/// A frame whose layout the driver chooses, among those named or as it likes.
+Result<Frame> allocate_chosen(GbmExporter::State& state, const FrameSpec& spec,
+                              const ExporterCaps& caps, const Wanted& wanted,
+                              std::uint32_t height) {
+    Bo bo(wanted.tiled ? gbm_bo_create_with_modifiers2(
+                             state.device, spec.width, height, spec.format, wanted.named.data(),
+                             static_cast<unsigned>(wanted.named.size()),
+                             state.usage & ~std::uint32_t{GBM_BO_USE_LINEAR})
+                       : nullptr);
+    // Drivers without modifiers have no such call; whoever takes INVALID takes what they make.
+    if (!bo && wanted.implicit)
+        bo.reset(gbm_bo_create(state.device, spec.width, height, spec.format, state.usage));
+    if (!bo) {
+        const int error = errno;
+        std::string names;
+        for (const std::uint64_t each : spec.modifiers)
+            names += (names.empty() ? "" : ", ") + modifier_name(each);
+        Error failure = sys::failed_call(error, operation, caps.name,
+                                         alloc::describe(spec) +
+                                             ": the driver makes no buffer with one of " + names,
+                                         "Offer LINEAR as well, or use another exporter");
+        // Drivers that do not know a modifier set errno to anything, or leave it.
+        if (failure.code != Errc::no_resources && failure.code != Errc::no_permission)
+            failure.code = Errc::unsupported;
+        return tl::unexpected(std::move(failure));
+    }
+    const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
+    const bool named = std::ranges::find(wanted.named, modifier) != wanted.named.end();
+    if (!named && !wanted.implicit)
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": the driver took modifier " +
+                                                 modifier_name(modifier) +
+                                                 ", which was not asked for",
+                                             "Offer LINEAR as well, or use another exporter"));
+    auto made = layout_of(bo.get(), spec, caps, modifier);
+    if (!made)
+        return tl::unexpected(std::move(made.error()));
+    if (const std::string problem = misfit(made->layout, made->layout.plane_count, spec);
+        !problem.empty())
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": " + problem,
+                                             "Ask for smaller alignments, or offer LINEAR"));
+    return share(state.card.get(), *made, spec, caps);
 }
 
 } // namespace
@@ -177,24 +267,31 @@ Result<DmaBuf> GbmExporter::allocate(const BufferRequest& request) const noexcep
 
 Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept {
     // Nobody's layout, but the request is checked as for everybody.
-    auto plan = alloc::plan_linear(spec, caps(), std::max(spec.stride_alignment, 1U));
+    FrameSpec linear_spec = spec;
+    linear_spec.modifiers = {};
+    auto plan = alloc::plan_linear(linear_spec, caps(), std::max(spec.stride_alignment, 1U));
     if (!plan)
         return tl::unexpected(std::move(plan.error()));
     const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
         return tl::unexpected(alloc::refusal(
             code, operation, caps(), alloc::describe(spec) + ": " + problem, std::move(remedy)));
     };
+    const auto height =
+        static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
+    const Wanted wanted(spec);
+    const std::lock_guard lock(state_->mutex);
+    if (wanted.tiled || wanted.implicit) {
+        auto chosen = allocate_chosen(*state_, spec, caps(), wanted, height);
+        if (chosen || !wanted.linear)
+            return chosen;
+    }
     if (std::ranges::find(caps().formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
         caps().formats.end())
         return refuse(Errc::unsupported, "the driver does not make this format LINEAR for this use",
                       "Take one of ExporterCaps::formats");
     const FormatInfo* format = find_format(spec.format);
     const FormatPlane& block = format->planes[0];
-    const auto height =
-        static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
     std::uint32_t width = spec.width;
-
-    const std::lock_guard lock(state_->mutex);
     for (bool widened = false;; widened = true) {
         const Bo bo = create_linear(state_->device, width, height, spec.format, state_->usage);
         if (!bo) {
@@ -206,15 +303,21 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
                 "Ask for a smaller one, or use another exporter");
             return tl::unexpected(std::move(failure));
         }
-        auto layout = layout_of(bo.get(), spec, caps());
-        if (!layout)
-            return tl::unexpected(std::move(layout.error()));
-        const std::string problem = misfit(*layout, format->plane_count, spec);
+        const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
+        if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
+            return refuse(Errc::unsupported,
+                          "the driver was asked for LINEAR and took modifier " +
+                              modifier_name(modifier),
+                          "Use another exporter");
+        auto made = layout_of(bo.get(), spec, caps(), DRM_FORMAT_MOD_LINEAR);
+        if (!made)
+            return tl::unexpected(std::move(made.error()));
+        const std::string problem = misfit(made->layout, format->plane_count, spec);
         if (!problem.empty()) {
             // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
             const auto stride =
                 alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
-            const auto wider = stride ? *alloc::round_up(layout->planes[0].stride, *stride) /
+            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
                                             block.block_bytes * block.block_width
                                       : 0;
             if (widened || wider <= width || wider > UINT32_MAX)
@@ -223,17 +326,7 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
             width = static_cast<std::uint32_t>(wider);
             continue;
         }
-        auto buffer = alloc::export_handle(state_->card.get(), gbm_bo_get_handle(bo.get()).u32,
-                                           operation, caps().name);
-        if (!buffer)
-            return tl::unexpected(std::move(buffer.error()));
-        if (buffer->size() < spec.min_size)
-            return refuse(Errc::unsupported,
-                          "the driver made " + to_string(buffer->size()) + " bytes, and " +
-                              to_string(spec.min_size) + " are needed",
-                          "Ask for a larger height alignment, or use another exporter");
-        alloc::set_name(*buffer, spec.name);
-        return Frame::create(*layout, std::move(*buffer));
+        return share(state_->card.get(), *made, spec, caps());
     }
 }
 

@@ -40,6 +40,7 @@ struct FakeGbm {
     struct Bo {
         std::uint32_t width = 0, height = 0, format = 0, usage = 0;
         bool with_modifiers = false;
+        std::vector<std::uint64_t> offered = {}; ///< With modifiers: the list.
         std::uint64_t modifier = 0;
         std::vector<Plane> planes;
     };

@@ -46,12 +46,13 @@ FakeGbm::~FakeGbm() {
 namespace {
 
 gbm_bo* make(std::uint32_t width, std::uint32_t height, std::uint32_t format, std::uint32_t usage,
-             bool with_modifiers) {
+             bool with_modifiers, std::vector<std::uint64_t> offered = {}) {
     sluice::test::FakeGbm::Bo bo{.width = width,
                                  .height = height,
                                  .format = format,
                                  .usage = usage,
-                                 .with_modifiers = with_modifiers};
+                                 .with_modifiers = with_modifiers,
+                                 .offered = std::move(offered)};
     const int error = fake->create(bo);
     fake->made.push_back(bo);
     if (error != 0) {
@@ -97,9 +98,7 @@ gbm_bo* gbm_bo_create(gbm_device*, uint32_t width, uint32_t height, uint32_t for
 gbm_bo* gbm_bo_create_with_modifiers2(gbm_device*, uint32_t width, uint32_t height, uint32_t format,
                                       const uint64_t* modifiers, unsigned int count,
                                       uint32_t usage) {
-    EXPECT_EQ(count, 1U);
-    EXPECT_EQ(modifiers[0], static_cast<uint64_t>(DRM_FORMAT_MOD_LINEAR));
-    return make(width, height, format, usage, true);
+    return make(width, height, format, usage, true, {modifiers, modifiers + count});
 }
 
 void gbm_bo_destroy(gbm_bo* bo) {

@@ -176,6 +176,9 @@ TEST_F(FrameAllocatorTest, ContradictionsAreNamed) {
     EXPECT_TRUE(allocator.allocate(request(Needs{FrameNeeds{.modifiers = both}})));
     expect_refused(allocator.allocate(request(Needs{FrameNeeds{.who = "gpu", .modifiers = tiled}})),
                    Errc::unsupported, {"only: ", "makes LINEAR", "0x100000000000001"});
+    expect_refused(allocator.allocate(request(Needs{FrameNeeds{.who = "gpu", .modifiers = tiled},
+                                                    FrameNeeds{.who = "cpu", .cpu_access = true}})),
+                   Errc::invalid_argument, {"the CPU understands LINEAR alone"});
     expect_refused(
         allocator.allocate(request(Needs{FrameNeeds{.who = "kms", .stride_alignment = 65536},
                                          FrameNeeds{.who = "encoder", .stride_alignment = 65537}})),

@@ -128,13 +128,97 @@ TEST_F(GbmTest, AnUnknownLayoutIsNoLinearOne) {
     };
     expect_refused(exporter->allocate_frame(small), Errc::unsupported,
                    {"asked for LINEAR", "0x100000000000001"});
-    // And nobody gets LINEAR who did not ask for it.
-    FrameSpec tiled = small;
-    tiled.modifiers = {I915_FORMAT_MOD_X_TILED};
-    expect_refused(exporter->allocate_frame(tiled), Errc::unsupported, {"makes LINEAR"});
 }
 
-TEST_F(GbmTest, PlanesShareABufferOrAreRefused) {
+TEST_F(GbmTest, TheDriverChoosesAmongTheModifiersAskedFor) {
+    const auto exporter = wrap(GBM_BO_USE_RENDERING);
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512},
+                     {.handle = 1, .offset = 65536, .stride = 64}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    spec.modifiers = {I915_FORMAT_MOD_Y_TILED_CCS, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, I915_FORMAT_MOD_Y_TILED_CCS);
+    EXPECT_EQ(frame->layout().plane_count, 2U);
+    EXPECT_EQ(frame->layout().planes[1].offset, 65536U);
+    EXPECT_FALSE(frame->disjoint());
+    EXPECT_EQ(gbm.made.back().offered, spec.modifiers);
+
+    // Nobody gets what they did not ask for, LINEAR neither.
+    for (const std::uint64_t taken :
+         {std::uint64_t{DRM_FORMAT_MOD_LINEAR}, std::uint64_t{DRM_FORMAT_MOD_INVALID},
+          std::uint64_t{I915_FORMAT_MOD_Y_TILED}}) {
+        gbm.create = [taken](Bo& bo) {
+            bo.modifier = taken;
+            bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+            return 0;
+        };
+        FrameSpec tiled = small;
+        tiled.modifiers = {I915_FORMAT_MOD_X_TILED};
+        expect_refused(exporter->allocate_frame(tiled), Errc::unsupported,
+                       {"took modifier", "which was not asked for"});
+    }
+}
+
+TEST_F(GbmTest, LinearIsTheWayOutWhereItWasOffered) {
+    const auto exporter = wrap();
+    gbm.create = [](Bo& bo) {
+        if (bo.with_modifiers)
+            return ENOSYS;
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    spec.modifiers = {I915_FORMAT_MOD_X_TILED};
+    EXPECT_FALSE(exporter->allocate_frame(spec));
+    spec.modifiers.push_back(DRM_FORMAT_MOD_LINEAR);
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+}
+
+TEST_F(GbmTest, AnUnknownLayoutGoesOnlyToWhoTakesOne) {
+    const auto exporter = wrap();
+    gbm.create = [](Bo& bo) {
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    spec.modifiers = {DRM_FORMAT_MOD_INVALID};
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_INVALID});
+    EXPECT_FALSE(gbm.made.back().with_modifiers);
+    EXPECT_EQ(gbm.made.back().usage, 0U) << "nobody asked for LINEAR";
+}
+
+TEST_F(GbmTest, ADriverThatLiesIsNotBelieved) {
+    const auto exporter = wrap();
+    FrameSpec spec = small;
+    spec.modifiers = {I915_FORMAT_MOD_X_TILED};
+    for (const std::size_t planes : {0U, 5U}) {
+        gbm.create = [planes](Bo& bo) {
+            bo.modifier = I915_FORMAT_MOD_X_TILED;
+            bo.planes.assign(planes, {.handle = 1, .offset = 0, .stride = 512});
+            return 0;
+        };
+        expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"planes"});
+    }
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_X_TILED;
+        bo.planes = {{.handle = 1, .offset = 1 << 20, .stride = 512}};
+        return 0;
+    };
+    expect_refused(exporter->allocate_frame(spec), Errc::out_of_bounds, {"begins at byte 1048576"});
+}
+
+TEST_F(GbmTest, PlanesShareABufferOrHaveTheirOwn) {
     gbm.supports = [](std::uint32_t format, std::uint32_t) {
         return format == DRM_FORMAT_NV12 || format == DRM_FORMAT_YUV420;
     };
@@ -157,8 +241,10 @@ TEST_F(GbmTest, PlanesShareABufferOrAreRefused) {
     EXPECT_EQ(describe(frame->layout()),
               "100x10 NV12 LINEAR, stride 128, offset 0; stride 128, offset 8192");
     second = 2;
-    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
-                   {"plane 1 into another buffer"});
+    auto disjoint = exporter->allocate_frame(spec);
+    ASSERT_TRUE(disjoint) << disjoint.error().message();
+    EXPECT_TRUE(disjoint->disjoint());
+    EXPECT_EQ(disjoint->layout().planes[1].buffer, 1U);
     planes = 1;
     expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"made 1 planes", "has 2"});
     expect_refused(exporter->allocate_frame(small), Errc::unsupported,
