@@ -27,9 +27,6 @@ namespace sluice::alloc {
 /// A small file's text (of /proc or /sys), or nothing.
 [[nodiscard]] std::optional<std::string> read_text(const char* path) noexcept;
 
-/// Names \p buffer (DMA_BUF_SET_NAME), cut to what the kernel takes. It tries, and no more.
-void set_name(const DmaBuf& buffer, std::string_view name) noexcept;
-
 /// The size to ask for: \p request rounded up, or why that is refused.
 [[nodiscard]] Result<std::uint64_t> checked_size(const ExporterCaps& caps, const char* operation,
                                                  const BufferRequest& request) noexcept;

@@ -144,8 +144,8 @@ Result<DmaBuf> DmaHeapExporter::allocate(const BufferRequest& request) const noe
             "Ask for less, or close buffers and fds that are no longer used"));
     int fd = static_cast<int>(allocation.fd);
     auto buffer = DmaBuf::from_fd(UniqueFd(std::move(fd)));
-    if (buffer)
-        alloc::set_name(*buffer, request.name);
+    if (buffer && !request.name.empty())
+        (void)buffer->set_name(request.name);
     return buffer;
 }
 

@@ -131,7 +131,8 @@ Result<DmaBuf> DumbExporter::allocate(const BufferRequest& request) const noexce
         made = create(card_.get(), caps(), operation, page, *size / page, 32);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    alloc::set_name(made->buffer, request.name);
+    if (!request.name.empty())
+        (void)made->buffer.set_name(request.name);
     return std::move(made->buffer);
 }
 
@@ -170,7 +171,8 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
         if (!made)
             return tl::unexpected(std::move(made.error()));
         if (made->pitch == stride) {
-            alloc::set_name(made->buffer, spec.name);
+            if (!spec.name.empty())
+                (void)made->buffer.set_name(spec.name);
             return Frame::create(plan->layout, std::move(made->buffer));
         }
         // The driver's pitch becomes the stride if it fits, and the next one that does otherwise.

@@ -3,17 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <limits>
 #include <numeric>
 
 #include <drm_fourcc.h>
 #include <fcntl.h>
-#include <linux/dma-buf.h>
 #include <unistd.h>
 
 #include "alloc/alloc.hpp"
-#include "core/sys.hpp"
 #include <sluice/format.hpp>
 
 namespace sluice {
@@ -25,11 +21,6 @@ namespace {
 using std::to_string;
 
 constexpr const char* operation = "Exporter::allocate_frame";
-
-#ifndef DMA_BUF_SET_NAME_B
-#define DMA_BUF_SET_NAME_B _IOW(DMA_BUF_BASE, 1, __u64)
-#endif
-constexpr std::size_t name_limit = 32; // DMA_BUF_NAME_LEN, with the terminator
 
 } // namespace
 
@@ -67,14 +58,6 @@ std::optional<std::string> read_text(const char* path) noexcept {
             return text;
         text.append(part.data(), static_cast<std::size_t>(got));
     }
-}
-
-void set_name(const DmaBuf& buffer, std::string_view name) noexcept {
-    if (name.empty())
-        return;
-    std::array<char, name_limit> text{};
-    name.copy(text.data(), text.size() - 1);
-    (void)sys::ioctl(buffer.fd(), DMA_BUF_SET_NAME_B, text.data());
 }
 
 Error refusal(Errc code, const char* failed, const ExporterCaps& caps, std::string problem,

@@ -138,7 +138,8 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
         if (!buffer)
             return tl::unexpected(std::move(buffer.error()));
         size += buffer->size();
-        alloc::set_name(*buffer, spec.name);
+        if (!spec.name.empty())
+            (void)buffer->set_name(spec.name); // for people; a buffer serves without
         buffers.push_back(std::move(*buffer));
     }
     if (size < spec.min_size)

@@ -101,8 +101,8 @@ Result<DmaBuf> UdmabufExporter::create(int memfd, std::uint64_t offset, std::uin
         return tl::unexpected(std::move(failure));
     }
     auto buffer = DmaBuf::from_fd(std::move(fd));
-    if (buffer)
-        alloc::set_name(*buffer, name);
+    if (buffer && !name.empty())
+        (void)buffer->set_name(name);
     return buffer;
 }
 
