@@ -179,7 +179,7 @@ Result<Frame> allocate_chosen(GbmExporter::State& state, const FrameSpec& spec,
     }
     const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
     const bool named = std::ranges::find(wanted.named, modifier) != wanted.named.end();
-    if (!named && !wanted.implicit)
+    if (!named && (!wanted.implicit || modifier != DRM_FORMAT_MOD_INVALID))
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              alloc::describe(spec) + ": the driver took modifier " +
                                                  modifier_name(modifier) +
