@@ -12,6 +12,7 @@
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
 #include <sluice/frame.hpp>
+#include <sluice/vulkan_attachment.hpp>
 #include <sluice/vulkan_device.hpp>
 #include <sluice/vulkan_format.hpp>
 
@@ -43,15 +44,11 @@ enum class Contents : std::uint8_t {
 
 /// The GPU's attachment of a frame, exported or attached, and the owner of its VkImage and memory.
 ///
-/// A handle; copies mean the same image. The image goes with its last copy: by then the GPU must be
-/// done with it. Its frame may live on, as may everyone else's hold on the memory.
-///
-/// Threads: any, under Vulkan's own rules for the VkImage.
-class SLUICE_API VulkanImage {
+/// See `VulkanAttachment` for how long it lasts.
+class SLUICE_API VulkanImage : public VulkanAttachment {
 public:
     [[nodiscard]] VkImage image() const noexcept;
     [[nodiscard]] VkFormat format() const noexcept;
-    [[nodiscard]] const Frame& frame() const noexcept;
 
     /// The barrier that takes the image over from whoever used the frame before
     /// (VK_QUEUE_FAMILY_FOREIGN_EXT): record it first, with the stages that use the image as its
@@ -65,12 +62,12 @@ public:
     [[nodiscard]] VkImageMemoryBarrier release_barrier(VkImageLayout layout,
                                                        VkAccessFlags access) const noexcept;
 
+    struct State; ///< Not part of the API.
+
 private:
     friend class VulkanDevice;
-    struct State;
-    explicit VulkanImage(std::shared_ptr<const State> state) noexcept;
-
-    std::shared_ptr<const State> state_;
+    VulkanImage(std::shared_ptr<const State> state, Frame frame) noexcept;
+    [[nodiscard]] const State& state() const noexcept;
 };
 
 } // namespace sluice

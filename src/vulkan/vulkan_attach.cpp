@@ -13,6 +13,7 @@
 #include "core/dma_buf_text.hpp"
 #include "core/sys.hpp"
 #include "frame/frame_use.hpp"
+#include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
 #include "vulkan/vulkan_image_state.hpp"
 #include <sluice/format.hpp>
@@ -26,7 +27,7 @@ constexpr const char* operation = "VulkanDevice::attach";
 
 /// What is attached: the frame as a whole, or one plane as an image of its own.
 struct Subject {
-    const VulkanDevice::State& device;
+    const VulkanDriver& device;
     const Frame& frame;
     VkFormat format = VK_FORMAT_UNDEFINED;
     VkExtent2D extent = {};
@@ -351,7 +352,7 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
 }
 
 /// What \p info asks for of \p frame, as far as the format tells.
-Result<Subject> subject_of(const VulkanDevice::State& device, const Frame& frame,
+Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                            const VulkanAttachInfo& info) {
     const FrameLayout& layout = frame.layout();
     Subject subject{.device = device,
@@ -434,16 +435,17 @@ Result<VulkanImage> attach_subject(const Subject& subject, VulkanImageHandles&& 
 
 Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
                                          const VulkanAttachInfo& info) const noexcept {
-    auto subject = subject_of(*state_, frame, info);
+    auto subject = subject_of(*state_->driver, frame, info);
     if (!subject)
         return tl::unexpected(std::move(subject.error()));
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    auto image = attach_subject(*subject, VulkanImageHandles(state_),
-                                [](VulkanImageHandles&& handles, VkFormat format, const Frame& of) {
-                                    return VulkanImage(std::make_shared<const VulkanImage::State>(
-                                        VulkanImage::State{std::move(handles), format, of}));
-                                });
+    auto image = attach_subject(
+        *subject, VulkanImageHandles(state_->driver),
+        [](VulkanImageHandles&& handles, VkFormat format, const Frame& of) {
+            return VulkanImage(
+                std::make_shared<const VulkanImage::State>(std::move(handles), format, of), of);
+        });
     FrameUse::end(frame);
     return image;
 }

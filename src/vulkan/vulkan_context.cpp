@@ -296,10 +296,11 @@ Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexc
                              .queue = VK_NULL_HANDLE,
                              .queue_family = chosen->queue_family};
     get_queue(owned->device, chosen->queue_family, 0, &wrapped.queue);
-    auto state = wrap_device(wrapped, owned);
-    if (!state)
-        return tl::unexpected(std::move(state.error()));
-    return VulkanContext(VulkanDevice(std::move(*state)), std::move(why));
+    auto driver = wrap_device(wrapped, owned);
+    if (!driver)
+        return tl::unexpected(std::move(driver.error()));
+    return VulkanContext(VulkanDevice(std::make_shared<VulkanDevice::State>(std::move(*driver))),
+                         std::move(why));
 }
 
 } // namespace sluice

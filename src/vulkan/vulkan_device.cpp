@@ -23,7 +23,7 @@ constexpr std::array required_device_extensions{
 
 constexpr auto destruction_patience = std::chrono::seconds(5);
 
-void destroy(const VulkanDevice::State& device, VulkanSubmission& submission) noexcept {
+void destroy(const VulkanDriver& device, VulkanSubmission& submission) noexcept {
     const auto& vk = device.vk;
     for (VkSemaphore wait : submission.waits)
         vk.DestroySemaphore(device.info.device, wait, nullptr);
@@ -31,7 +31,7 @@ void destroy(const VulkanDevice::State& device, VulkanSubmission& submission) no
     vk.DestroyFence(device.info.device, submission.done, nullptr);
 }
 
-Result<VkSemaphore> create_semaphore(const VulkanDevice::State& device, bool exportable) {
+Result<VkSemaphore> create_semaphore(const VulkanDriver& device, bool exportable) {
     const VkExportSemaphoreCreateInfo as_sync_fd{
         .sType = VK_STRUCTURE_TYPE_EXPORT_SEMAPHORE_CREATE_INFO,
         .pNext = nullptr,
@@ -50,18 +50,19 @@ Result<VkSemaphore> create_semaphore(const VulkanDevice::State& device, bool exp
 }
 
 /// An idle submission: one whose work is done, or a new one.
-Result<VulkanSubmission*> idle_submission(VulkanDevice::State& device) {
+Result<VulkanSubmission*> idle_submission(VulkanDevice::State& state) {
+    const VulkanDriver& device = *state.driver;
     const auto& vk = device.vk;
     const auto is_done = [&](const VulkanSubmission& each) {
         return vk.GetFenceStatus(device.info.device, each.done) == VK_SUCCESS;
     };
-    std::erase_if(device.submissions, [&](const auto& each) {
+    std::erase_if(state.submissions, [&](const auto& each) {
         const bool useless = each->spoiled && is_done(*each);
         if (useless)
             destroy(device, *each);
         return useless;
     });
-    for (auto& each : device.submissions) {
+    for (auto& each : state.submissions) {
         if (each->spoiled || (each->in_flight && !is_done(*each)))
             continue;
         if (each->in_flight) {
@@ -88,12 +89,12 @@ Result<VulkanSubmission*> idle_submission(VulkanDevice::State& device) {
         return tl::unexpected(std::move(signal.error()));
     }
     fresh->signal = *signal;
-    device.submissions.push_back(std::move(fresh));
-    return device.submissions.back().get();
+    state.submissions.push_back(std::move(fresh));
+    return state.submissions.back().get();
 }
 
 /// Puts \p fence into the wait semaphore number \p index of \p submission, which is idle.
-Result<void> import_wait(const VulkanDevice::State& device, VulkanSubmission& submission,
+Result<void> import_wait(const VulkanDriver& device, VulkanSubmission& submission,
                          std::size_t index, const SyncFile& fence) {
     if (index == submission.waits.size()) {
         auto semaphore = create_semaphore(device, false);
@@ -159,19 +160,20 @@ const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk) {
 
 VulkanDevice::State::~State() {
     const Deadline deadline = deadline_in(destruction_patience);
+    const auto& vk = driver->vk;
     for (auto& submission : submissions) {
         // Destroying what the GPU still uses is undefined, and so would be waiting for ever for a
         // GPU that hangs: what it does not let go of in time is left as it is.
         const auto left = std::chrono::nanoseconds(deadline - Deadline::clock::now()).count();
         const VkResult waited =
             submission->in_flight
-                ? vk.WaitForFences(info.device, 1, &submission->done, VK_TRUE,
+                ? vk.WaitForFences(driver->info.device, 1, &submission->done, VK_TRUE,
                                    static_cast<std::uint64_t>(std::max(left, decltype(left){0})))
                 : VK_SUCCESS;
         if (waited == VK_SUCCESS || waited == VK_ERROR_DEVICE_LOST)
-            destroy(*this, *submission);
-        else if (owner)
-            owner->abandoned = true;
+            destroy(*driver, *submission);
+        else if (driver->owner)
+            driver->owner->abandoned = true;
     }
 }
 
@@ -193,8 +195,8 @@ bool exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_p
     return (can.externalSemaphoreFeatures & both) == both;
 }
 
-Result<std::shared_ptr<VulkanDevice::State>> wrap_device(const VulkanDeviceInfo& info,
-                                                         std::shared_ptr<VulkanOwner> owner) {
+Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
+                                                  std::shared_ptr<VulkanOwner> owner) {
     constexpr const char* operation = "VulkanDevice::wrap";
     if (const char* field = null_field(info))
         return tl::unexpected(Error{.code = Errc::invalid_argument,
@@ -223,30 +225,31 @@ Result<std::shared_ptr<VulkanDevice::State>> wrap_device(const VulkanDeviceInfo&
                   .problem = "the driver does not exchange semaphores as SYNC_FD",
                   .remedy = "Use another device or driver (lavapipe needs Mesa 24 or up and a "
                             "kernel with /dev/udmabuf)"});
-    return std::make_shared<VulkanDevice::State>(info, vk, properties.deviceName, std::move(owner));
+    return std::make_shared<VulkanDriver>(VulkanDriver{
+        .info = info, .vk = vk, .name = properties.deviceName, .owner = std::move(owner)});
 }
 
 VulkanDevice::VulkanDevice(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
 Result<VulkanDevice> VulkanDevice::wrap(const VulkanDeviceInfo& info) noexcept {
-    auto state = wrap_device(info, nullptr);
-    if (!state)
-        return tl::unexpected(std::move(state.error()));
-    return VulkanDevice(std::move(*state));
+    auto driver = wrap_device(info, nullptr);
+    if (!driver)
+        return tl::unexpected(std::move(driver.error()));
+    return VulkanDevice(std::make_shared<State>(std::move(*driver)));
 }
 
 const VulkanDeviceInfo& VulkanDevice::info() const noexcept {
-    return state_->info;
+    return state_->driver->info;
 }
 
 const std::string& VulkanDevice::name() const noexcept {
-    return state_->name;
+    return state_->driver->name;
 }
 
 Result<SyncFile> VulkanDevice::submit(const VulkanSubmitInfo& info) const noexcept {
     constexpr const char* operation = "VulkanDevice::submit";
-    State& device = *state_;
-    auto idle = idle_submission(device);
+    const VulkanDriver& device = *state_->driver;
+    auto idle = idle_submission(*state_);
     if (!idle)
         return tl::unexpected(std::move(idle.error()));
     VulkanSubmission& submission = **idle;

@@ -1,57 +1,17 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// What a wrapped device, its images and its context share. Not installed.
+/// What a wrapped device keeps for the work that is submitted to it. Not installed.
 #pragma once
 
 #include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include <sluice/vulkan_device.hpp>
 
+#include "vulkan/vulkan_driver.hpp"
+
 namespace sluice {
-
-// The functions that the Vulkan part calls, each looked up once.
-// clang-format off
-#define SLUICE_VK_INSTANCE_FUNCTIONS(F)              \
-    F(GetDeviceProcAddr)                             \
-    F(GetPhysicalDeviceProperties)                   \
-    F(GetPhysicalDeviceMemoryProperties)             \
-    F(GetPhysicalDeviceExternalSemaphoreProperties)  \
-    F(GetPhysicalDeviceFormatProperties2)            \
-    F(GetPhysicalDeviceImageFormatProperties2)
-#define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
-    F(AllocateMemory)                                \
-    F(BindImageMemory)                               \
-    F(BindImageMemory2)                              \
-    F(CreateFence)                                   \
-    F(CreateImage)                                   \
-    F(CreateSemaphore)                               \
-    F(DestroyFence)                                  \
-    F(DestroyImage)                                  \
-    F(DestroySemaphore)                              \
-    F(FreeMemory)                                    \
-    F(GetFenceStatus)                                \
-    F(GetImageMemoryRequirements2)                   \
-    F(GetImageSubresourceLayout)                     \
-    F(GetMemoryFdKHR)                                \
-    F(GetMemoryFdPropertiesKHR)                      \
-    F(GetSemaphoreFdKHR)                             \
-    F(ImportSemaphoreFdKHR)                          \
-    F(QueueSubmit)                                   \
-    F(ResetFences)                                   \
-    F(WaitForFences)
-// clang-format on
-
-struct VulkanFunctions {
-#define F(name) PFN_vk##name name = nullptr; // NOLINT(bugprone-macro-parentheses)
-    SLUICE_VK_INSTANCE_FUNCTIONS(F)
-    SLUICE_VK_DEVICE_FUNCTIONS(F)
-#undef F
-};
-
-/// Looks the functions up through \p info. \returns the name of the first that is missing, or null.
-[[nodiscard]] const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk);
 
 /// One submission's objects. They are used again once its fence has signalled.
 struct VulkanSubmission {
@@ -62,53 +22,16 @@ struct VulkanSubmission {
     bool spoiled = false; // its signal was never exported: not to be used again
 };
 
-/// What owns the instance and the device, where that is not the application: a VulkanContext's.
-struct VulkanOwner {
-    VulkanOwner() = default;
-    VulkanOwner(const VulkanOwner&) = delete;
-    VulkanOwner& operator=(const VulkanOwner&) = delete;
-    virtual ~VulkanOwner() = default;
-
-    bool abandoned = false; // the GPU hangs in work that was submitted: nothing may be destroyed
-};
-
 struct VulkanDevice::State {
-    State(const VulkanDeviceInfo& wrapped, const VulkanFunctions& functions, std::string called,
-          std::shared_ptr<VulkanOwner> owned_by) noexcept
-        : info(wrapped), vk(functions), name(std::move(called)), owner(std::move(owned_by)) {}
+    explicit State(std::shared_ptr<VulkanDriver> wrapped) noexcept : driver(std::move(wrapped)) {}
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
 
-    VulkanDeviceInfo info;
-    VulkanFunctions vk;
-    std::string name;
-    std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
+    std::shared_ptr<VulkanDriver> driver;
 
     // Used by submit() alone, whose caller lets one thread at a time onto the queue.
     std::vector<std::unique_ptr<VulkanSubmission>> submissions;
 };
-
-/// Wraps with \p owner let go only after everything that was made of the device.
-[[nodiscard]] Result<std::shared_ptr<VulkanDevice::State>>
-wrap_device(const VulkanDeviceInfo& info, std::shared_ptr<VulkanOwner> owner);
-
-/// Whether \p device gives its semaphores away as SYNC_FD and takes others'.
-[[nodiscard]] bool
-exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
-                   VkPhysicalDevice device);
-
-/// What a driver says of exporting a LINEAR image as a dma-buf.
-struct VulkanExportSupport {
-    std::string problem;          // empty where it can
-    VkResult result = VK_SUCCESS; // of the question
-    bool dedicated = false;       // only with an allocation of its own
-};
-
-/// Asks \p device for images of \p format (DRM_FORMAT_*) and \p usage, \p width x \p height pixels.
-[[nodiscard]] VulkanExportSupport
-ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
-                   VkPhysicalDevice device, std::uint32_t format, VkImageUsageFlags usage,
-                   std::uint32_t width, std::uint32_t height);
 
 } // namespace sluice

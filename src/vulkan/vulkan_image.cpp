@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #include "core/sys.hpp"
+#include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
 #include "vulkan/vulkan_image_state.hpp"
 #include <sluice/format.hpp>
@@ -22,7 +23,7 @@ constexpr std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
 
 using Image = VulkanImageHandles;
 
-std::string describe(const VulkanDevice::State& device, const VulkanImageInfo& info) {
+std::string describe(const VulkanDriver& device, const VulkanImageInfo& info) {
     return std::to_string(info.width) + "x" + std::to_string(info.height) + " " +
            format_name(info.format) + " LINEAR on " + device.name;
 }
@@ -140,7 +141,7 @@ VkImageMemoryBarrier barrier(VkImage image) noexcept {
 
 } // namespace
 
-std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed) {
+std::uint32_t memory_type(const VulkanDriver& device, std::uint32_t allowed) {
     VkPhysicalDeviceMemoryProperties memory{};
     device.vk.GetPhysicalDeviceMemoryProperties(device.info.physical_device, &memory);
     std::uint32_t first = VK_MAX_MEMORY_TYPES;
@@ -200,18 +201,19 @@ VulkanExportSupport ask_export_support(PFN_vkGetPhysicalDeviceImageFormatPropert
     return support;
 }
 
-VulkanImage::VulkanImage(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
+VulkanImage::VulkanImage(std::shared_ptr<const State> state, Frame frame) noexcept
+    : VulkanAttachment(std::move(state), std::move(frame)) {}
+
+const VulkanImage::State& VulkanImage::state() const noexcept {
+    return static_cast<const State&>(*state_);
+}
 
 VkImage VulkanImage::image() const noexcept {
-    return state_->image.image;
+    return state().image.image;
 }
 
 VkFormat VulkanImage::format() const noexcept {
-    return state_->format;
-}
-
-const Frame& VulkanImage::frame() const noexcept {
-    return state_->frame;
+    return state().format;
 }
 
 VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayout layout,
@@ -224,7 +226,7 @@ VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayo
         acquire.oldLayout = VK_IMAGE_LAYOUT_UNDEFINED;
     } else {
         acquire.srcQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
-        acquire.dstQueueFamilyIndex = state_->image.device->info.queue_family;
+        acquire.dstQueueFamilyIndex = state().image.device->info.queue_family;
     }
     return acquire;
 }
@@ -234,13 +236,13 @@ VkImageMemoryBarrier VulkanImage::release_barrier(VkImageLayout layout,
     VkImageMemoryBarrier release = barrier(image());
     release.srcAccessMask = access;
     release.oldLayout = layout;
-    release.srcQueueFamilyIndex = state_->image.device->info.queue_family;
+    release.srcQueueFamilyIndex = state().image.device->info.queue_family;
     release.dstQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
     return release;
 }
 
 Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) const noexcept {
-    const State& device = *state_;
+    const VulkanDriver& device = *state_->driver;
     const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
         return tl::unexpected(Error{.code = code,
                                     .operation = operation,
@@ -277,7 +279,7 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
         return refusal;
     }
 
-    Image image(state_);
+    Image image(state_->driver);
     VkResult result = create_image(image, info);
     if (result != VK_SUCCESS)
         return tl::unexpected(failed_vk(result, operation, describe(device, info),
@@ -311,8 +313,8 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
     if (!frame)
         return tl::unexpected(std::move(frame.error()));
     const VkFormat format = vulkan_format(info.format);
-    return VulkanImage(std::make_shared<const VulkanImage::State>(
-        VulkanImage::State{std::move(image), format, std::move(*frame)}));
+    return VulkanImage(std::make_shared<const VulkanImage::State>(std::move(image), format, *frame),
+                       *frame);
 }
 
 } // namespace sluice

@@ -9,13 +9,14 @@
 
 #include <sluice/vulkan_image.hpp>
 
-#include "vulkan/vulkan_device_state.hpp"
+#include "vulkan/vulkan_attachment_state.hpp"
+#include "vulkan/vulkan_driver.hpp"
 
 namespace sluice {
 
 /// A VkImage and its memories, destroyed together, image first.
 struct VulkanImageHandles {
-    explicit VulkanImageHandles(std::shared_ptr<VulkanDevice::State> of) noexcept
+    explicit VulkanImageHandles(std::shared_ptr<const VulkanDriver> of) noexcept
         : device(std::move(of)) {}
     VulkanImageHandles(VulkanImageHandles&& other) noexcept
         : device(std::move(other.device)), image(std::exchange(other.image, VK_NULL_HANDLE)),
@@ -29,19 +30,21 @@ struct VulkanImageHandles {
                 device->vk.FreeMemory(device->info.device, memory, nullptr);
     }
 
-    std::shared_ptr<VulkanDevice::State> device;
+    std::shared_ptr<const VulkanDriver> device;
     VkImage image = VK_NULL_HANDLE;
     std::array<VkDeviceMemory, max_planes> memories{}; // more than one where planes are disjoint
 };
 
-struct VulkanImage::State {
+struct VulkanImage::State : VulkanAttachment::State {
+    State(VulkanImageHandles&& made, VkFormat of, Frame in) noexcept
+        : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of) {}
+
     VulkanImageHandles image;
     VkFormat format;
-    Frame frame;
 };
 
 /// The memory type to take: near the GPU if the image may lie there, else the first that may, or
 /// VK_MAX_MEMORY_TYPES where the driver allows none.
-[[nodiscard]] std::uint32_t memory_type(const VulkanDevice::State& device, std::uint32_t allowed);
+[[nodiscard]] std::uint32_t memory_type(const VulkanDriver& device, std::uint32_t allowed);
 
 } // namespace sluice

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// The application's device with its functions: what everything that is made of it shares. Not
+/// installed.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <sluice/vulkan_device.hpp>
+
+namespace sluice {
+
+// The functions that the Vulkan part calls, each looked up once.
+// clang-format off
+#define SLUICE_VK_INSTANCE_FUNCTIONS(F)              \
+    F(GetDeviceProcAddr)                             \
+    F(GetPhysicalDeviceProperties)                   \
+    F(GetPhysicalDeviceMemoryProperties)             \
+    F(GetPhysicalDeviceExternalSemaphoreProperties)  \
+    F(GetPhysicalDeviceFormatProperties2)            \
+    F(GetPhysicalDeviceImageFormatProperties2)
+#define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
+    F(AllocateMemory)                                \
+    F(BindImageMemory)                               \
+    F(BindImageMemory2)                              \
+    F(CreateFence)                                   \
+    F(CreateImage)                                   \
+    F(CreateSemaphore)                               \
+    F(DestroyFence)                                  \
+    F(DestroyImage)                                  \
+    F(DestroySemaphore)                              \
+    F(FreeMemory)                                    \
+    F(GetFenceStatus)                                \
+    F(GetImageMemoryRequirements2)                   \
+    F(GetImageSubresourceLayout)                     \
+    F(GetMemoryFdKHR)                                \
+    F(GetMemoryFdPropertiesKHR)                      \
+    F(GetSemaphoreFdKHR)                             \
+    F(ImportSemaphoreFdKHR)                          \
+    F(QueueSubmit)                                   \
+    F(ResetFences)                                   \
+    F(WaitForFences)
+// clang-format on
+
+struct VulkanFunctions {
+#define F(name) PFN_vk##name name = nullptr; // NOLINT(bugprone-macro-parentheses)
+    SLUICE_VK_INSTANCE_FUNCTIONS(F)
+    SLUICE_VK_DEVICE_FUNCTIONS(F)
+#undef F
+};
+
+/// Looks the functions up through \p info. \returns the name of the first that is missing, or null.
+[[nodiscard]] const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk);
+
+/// What owns the instance and the device, where that is not the application: a VulkanContext's.
+struct VulkanOwner {
+    VulkanOwner() = default;
+    VulkanOwner(const VulkanOwner&) = delete;
+    VulkanOwner& operator=(const VulkanOwner&) = delete;
+    virtual ~VulkanOwner() = default;
+
+    bool abandoned = false; // the GPU hangs in work that was submitted: nothing may be destroyed
+};
+
+/// A device as its attachments know it. It outlives them, and they may outlive the last
+/// `VulkanDevice`.
+struct VulkanDriver {
+    VulkanDeviceInfo info;
+    VulkanFunctions vk;
+    std::string name;
+    std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
+};
+
+/// Wraps with \p owner let go only after everything that was made of the device.
+[[nodiscard]] Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
+                                                                std::shared_ptr<VulkanOwner> owner);
+
+/// Whether \p device gives its semaphores away as SYNC_FD and takes others'.
+[[nodiscard]] bool
+exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
+                   VkPhysicalDevice device);
+
+/// What a driver says of exporting a LINEAR image as a dma-buf.
+struct VulkanExportSupport {
+    std::string problem;          // empty where it can
+    VkResult result = VK_SUCCESS; // of the question
+    bool dedicated = false;       // only with an allocation of its own
+};
+
+/// Asks \p device for images of \p format (DRM_FORMAT_*) and \p usage, \p width x \p height pixels.
+[[nodiscard]] VulkanExportSupport
+ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
+                   VkPhysicalDevice device, std::uint32_t format, VkImageUsageFlags usage,
+                   std::uint32_t width, std::uint32_t height);
+
+} // namespace sluice
