@@ -7,6 +7,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include <sluice/access.hpp>
 #include <sluice/deadline.hpp>
@@ -40,6 +41,9 @@ public:
     /// The fence for devices to wait for, borrowed; null where the kernel exports none: wait on the
     /// CPU then, before the work is submitted.
     [[nodiscard]] const SyncFile* sync_file() const noexcept { return fence_ ? &*fence_ : nullptr; }
+
+    /// The same, handed out. Only where `sync_file()` is not null.
+    [[nodiscard]] SyncFile take() && noexcept { return std::move(*fence_); }
 
     /// What to poll in the caller's event loop, and for which event; still owned here. Where there
     /// is no `sync_file()` fences that others leave meanwhile are waited for as well.

@@ -6,6 +6,7 @@
 /// extensions that `VulkanDevice::required_extensions()` lists.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -13,6 +14,7 @@
 
 #include <vulkan/vulkan_core.h>
 
+#include <sluice/deadline.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
 #include <sluice/sync_file.hpp>
@@ -20,9 +22,11 @@
 namespace sluice {
 
 class Frame;
+class VulkanAccess;
 class VulkanImage;
 struct VulkanAttachInfo;
 struct VulkanImageInfo;
+struct VulkanUse;
 
 /// The application's own objects that `VulkanDevice::wrap` borrows.
 struct VulkanDeviceInfo {
@@ -33,17 +37,45 @@ struct VulkanDeviceInfo {
     VkDevice device = VK_NULL_HANDLE;                  ///< Required; see required_extensions().
     VkQueue queue = VK_NULL_HANDLE;                    ///< Required; where `submit` submits.
     std::uint32_t queue_family = 0;                    ///< The family that `queue` is of.
+    /// The device extensions that were enabled, borrowed for the call; more than sluice knows do no
+    /// harm. Empty means all of `VulkanDevice::required_extensions()`. Where some of them are
+    /// missing `VulkanDeviceCaps` tells what is done instead.
+    std::span<const char* const> extensions = {};
+};
+
+/// How a wrapped device takes part, found when it is wrapped.
+struct VulkanDeviceCaps {
+    /// The GPU waits for fences (VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT, importable).
+    /// Without it `begin_access` waits on the CPU.
+    bool imports_fences = false;
+    /// The GPU's fences go into buffers (SYNC_FD, exportable). Without it ending an access waits on
+    /// the CPU until the GPU is done.
+    bool exports_fences = false;
+    /// VK_EXT_queue_family_foreign: barriers transfer ownership from and to
+    /// VK_QUEUE_FAMILY_FOREIGN_EXT. Without it they name VK_QUEUE_FAMILY_EXTERNAL, which Vulkan
+    /// promises something of for users of the same driver only.
+    bool foreign_queue = false;
+    /// VK_EXT_image_drm_format_modifier. Without it only LINEAR frames can be attached or exported,
+    /// and those only in the layout that the driver has for VK_IMAGE_TILING_LINEAR.
+    bool modifiers = false;
 };
 
 /// What one submission consists of. All spans are borrowed for the call.
 struct VulkanSubmitInfo {
     /// Recorded command buffers, in order. Required.
     std::span<const VkCommandBuffer> command_buffers = {};
-    /// Fences that must signal before the GPU starts. They stay the caller's. Those that have
-    /// signalled already cost no semaphore. Default: none.
+    /// The attachments that they use. The GPU waits for the fences of their buffers, and leaves its
+    /// own there. Default: none.
+    std::span<const VulkanUse> uses = {};
+    /// Further fences that must signal before the GPU starts. They stay the caller's. Those that
+    /// have signalled already cost no semaphore. Default: none.
     std::span<const SyncFile> wait_fences = {};
-    /// The stages that wait for them. Default: all.
+    /// The stages that wait for all of these. Default: all.
     VkPipelineStageFlags wait_stages = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    /// How long to wait on the CPU: while another thread holds one of the buffers for a submission
+    /// of its own, and where driver or kernel leave no other way (`VulkanDeviceCaps`,
+    /// `ImplicitSyncCaps`).
+    std::chrono::nanoseconds patience = std::chrono::seconds(1);
 };
 
 /// A handle on a wrapped VkDevice; copies mean the same one.
@@ -51,22 +83,24 @@ struct VulkanSubmitInfo {
 /// The application's objects stay the application's: destroy every `VulkanDevice` and `VulkanImage`
 /// before the VkDevice. Their destruction waits for the submissions made here, up to five seconds.
 ///
-/// Threads: any thread may export images. `submit` uses the queue, which Vulkan makes the caller
-/// synchronise: one thread at a time on it.
+/// Threads: any, but for the queue, which Vulkan makes the caller synchronise: one thread at a time
+/// in `submit`.
 class SLUICE_API VulkanDevice {
 public:
-    /// The device extensions that an application must enable to be wrapped.
+    /// The device extensions that an application should enable; those of external memory it must
+    /// (VK_KHR_external_memory_fd and VK_EXT_external_memory_dma_buf).
     [[nodiscard]] static std::span<const char* const> required_extensions() noexcept;
 
     /// Wraps an application's device. Nothing is created before it is needed.
     /// \returns the device, or
     ///   - `invalid_argument`: a handle that is null, or a function that the device does not have:
-    ///     an extension was not enabled;
-    ///   - `unsupported`: the driver cannot hand its fences over as SYNC_FD, or take them.
+    ///     an extension was not enabled.
     [[nodiscard]] static Result<VulkanDevice> wrap(const VulkanDeviceInfo& info) noexcept;
 
-    /// What was wrapped.
+    /// What was wrapped, without `VulkanDeviceInfo::extensions`.
     [[nodiscard]] const VulkanDeviceInfo& info() const noexcept;
+
+    [[nodiscard]] const VulkanDeviceCaps& caps() const noexcept;
 
     /// The driver's name for the physical device: "llvmpipe (LLVM 19.1.7, 256 bits)".
     [[nodiscard]] const std::string& name() const noexcept;
@@ -87,24 +121,45 @@ public:
     [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
                                              const VulkanAttachInfo& info) const noexcept;
 
+    /// Begins one submission's access to frames; see vulkan_access.hpp.
+    ///
+    /// After warm-up, when earlier accesses are done, it creates no Vulkan object.
+    /// \param uses borrowed; an attachment may be among them twice, and so may a buffer.
+    /// \param deadline for other threads' accesses to the same buffers to end, and for fences where
+    ///   the driver takes none.
+    /// \returns the access, or, with no buffer taken,
+    ///   - `revoked`: the owner of one of the frames has taken it back;
+    ///   - `timed_out`: not until \p deadline;
+    ///   - `busy`: this thread has an access to one of the buffers open already;
+    ///   - `fence_failed`: the work before has failed, so the contents are not valid; beginning
+    ///     again will succeed;
+    ///   - `invalid_argument`: a use without attachment, or with one of another VkDevice;
+    ///   - `no_resources`: out of memory or fds;
+    ///   - `device_lost`, `failed`: another VkResult, in `Error::vk_result`.
+    [[nodiscard]] Result<VulkanAccess> begin_access(std::span<const VulkanUse> uses,
+                                                    Deadline deadline) const noexcept;
+
     /// Submits, and gives the fence that signals when the GPU is done. After warm-up, when earlier
     /// submissions have finished, it creates no Vulkan object.
     ///
-    /// Nothing is left in any buffer: `DmaBuf::import_fence` does that.
-    /// \returns the fence, or
+    /// The fence is the GPU's own: that work it waited for failed only later, when the GPU had been
+    /// told already, does not show in it. `VulkanAccess::wait` tells.
+    /// \returns the fence, or what `begin_access` does for the uses, and
     ///   - `fence_failed`: one of the fences to wait for has failed; nothing was submitted;
     ///   - `no_resources`: out of memory or fds; nothing was submitted unless the message says so;
     ///   - `device_lost`: the GPU is gone;
     ///   - `wrong_object`: a fence to wait for was closed behind our back, or, with the work
     ///     submitted, the driver gave something that is no fence;
+    ///   - `timed_out`: also, with the work submitted, where driver or kernel make it wait for the
+    ///     GPU;
     ///   - `failed`: another VkResult, in `Error::vk_result`.
     [[nodiscard]] Result<SyncFile> submit(const VulkanSubmitInfo& info) const noexcept;
 
     struct State; ///< Not part of the API.
 
 private:
+    friend class VulkanAccess;
     friend class VulkanContext;
-    friend class VulkanImage;
     explicit VulkanDevice(std::shared_ptr<State> state) noexcept;
 
     std::shared_ptr<State> state_;

@@ -129,6 +129,15 @@ int poll_now(int fd, short events) noexcept {
     return ready;
 }
 
+int poll_now(std::span<pollfd> entries) noexcept {
+    constexpr timespec at_once{};
+    int ready = 0;
+    do {
+        ready = ppoll(entries.data(), entries.size(), &at_once, nullptr);
+    } while (interrupted(ready));
+    return ready;
+}
+
 ssize_t read_file(const std::string& path, std::span<char> text) noexcept {
     const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file)

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/types.h>
 
@@ -62,6 +63,10 @@ void take_back(int number, int original) noexcept;
 
 /// The same without waiting, and without a look at the clock.
 [[nodiscard]] int poll_now(int fd, short events) noexcept;
+
+/// The same for several, whose `revents` tell of each. \returns how many have one, or -1 with errno
+/// set.
+[[nodiscard]] int poll_now(std::span<pollfd> entries) noexcept;
 
 /// Fills \p text with the start of a small file, as /proc and /sys have them.
 /// \returns the bytes read, or -1 with errno set.

@@ -7,6 +7,8 @@
 
 #include <sluice/vulkan_attachment.hpp>
 
+#include "vulkan/vulkan_driver.hpp"
+
 namespace sluice {
 
 struct VulkanAttachment::State {
@@ -14,6 +16,11 @@ struct VulkanAttachment::State {
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     virtual ~State() = default;
+
+    [[nodiscard]] static const State& of(const VulkanAttachment& attachment) noexcept {
+        return *attachment.state_;
+    }
+    [[nodiscard]] virtual const VulkanDriver& driver() const noexcept = 0;
 
     Frame frame; // what was imported: while it is held its buffers' inodes name no other buffer
 };

@@ -140,7 +140,10 @@ Candidate examine(const Owned& vk, VkPhysicalDevice device, const VulkanContextI
     }
     found.queue_family = static_cast<std::uint32_t>(graphics - families.begin());
 
-    if (!exchanges_sync_fds(vk.GetPhysicalDeviceExternalSemaphoreProperties, device)) {
+    constexpr VkExternalSemaphoreFeatureFlags both =
+        VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
+    if ((sync_fd_features(vk.GetPhysicalDeviceExternalSemaphoreProperties, device) & both) !=
+        both) {
         found.refusal = "does not exchange semaphores as SYNC_FD";
         return found;
     }

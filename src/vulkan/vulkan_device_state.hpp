@@ -5,22 +5,13 @@
 
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include <sluice/vulkan_device.hpp>
 
+#include "vulkan/vulkan_access_pool.hpp"
 #include "vulkan/vulkan_driver.hpp"
 
 namespace sluice {
-
-/// One submission's objects. They are used again once its fence has signalled.
-struct VulkanSubmission {
-    VkFence done = VK_NULL_HANDLE;
-    VkSemaphore signal = VK_NULL_HANDLE; // exported as SYNC_FD, which also unsignals it
-    std::vector<VkSemaphore> waits;      // a SYNC_FD each, imported for one wait
-    bool in_flight = false;
-    bool spoiled = false; // its signal was never exported: not to be used again
-};
 
 struct VulkanDevice::State {
     explicit State(std::shared_ptr<VulkanDriver> wrapped) noexcept : driver(std::move(wrapped)) {}
@@ -29,9 +20,7 @@ struct VulkanDevice::State {
     ~State();
 
     std::shared_ptr<VulkanDriver> driver;
-
-    // Used by submit() alone, whose caller lets one thread at a time onto the queue.
-    std::vector<std::unique_ptr<VulkanSubmission>> submissions;
+    VulkanAccessPool accesses;
 };
 
 } // namespace sluice

@@ -4,6 +4,7 @@
 /// installed.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -36,22 +37,22 @@ namespace sluice {
     F(GetImageSubresourceLayout)                     \
     F(GetMemoryFdKHR)                                \
     F(GetMemoryFdPropertiesKHR)                      \
-    F(GetSemaphoreFdKHR)                             \
-    F(ImportSemaphoreFdKHR)                          \
     F(QueueSubmit)                                   \
     F(ResetFences)                                   \
     F(WaitForFences)
+// Only where VK_KHR_external_semaphore_fd is enabled.
+#define SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)          \
+    F(GetSemaphoreFdKHR)                             \
+    F(ImportSemaphoreFdKHR)
 // clang-format on
 
 struct VulkanFunctions {
 #define F(name) PFN_vk##name name = nullptr; // NOLINT(bugprone-macro-parentheses)
     SLUICE_VK_INSTANCE_FUNCTIONS(F)
     SLUICE_VK_DEVICE_FUNCTIONS(F)
+    SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)
 #undef F
 };
-
-/// Looks the functions up through \p info. \returns the name of the first that is missing, or null.
-[[nodiscard]] const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk);
 
 /// What owns the instance and the device, where that is not the application: a VulkanContext's.
 struct VulkanOwner {
@@ -66,20 +67,30 @@ struct VulkanOwner {
 /// A device as its attachments know it. It outlives them, and they may outlive the last
 /// `VulkanDevice`.
 struct VulkanDriver {
-    VulkanDeviceInfo info;
+    /// The GPU hangs in work that was submitted: nothing of the device may be destroyed from now
+    /// on.
+    void abandon() const noexcept {
+        abandoned = true;
+        if (owner)
+            owner->abandoned = true;
+    }
+
+    VulkanDeviceInfo info; // without its span
     VulkanFunctions vk;
     std::string name;
+    VulkanDeviceCaps caps;
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
+    mutable std::atomic<bool> abandoned = false;
 };
 
 /// Wraps with \p owner let go only after everything that was made of the device.
 [[nodiscard]] Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
                                                                 std::shared_ptr<VulkanOwner> owner);
 
-/// Whether \p device gives its semaphores away as SYNC_FD and takes others'.
-[[nodiscard]] bool
-exchanges_sync_fds(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
-                   VkPhysicalDevice device);
+/// Whether \p device gives its semaphores away as SYNC_FD and takes others' in.
+[[nodiscard]] VkExternalSemaphoreFeatureFlags
+sync_fd_features(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
+                 VkPhysicalDevice device);
 
 /// What a driver says of exporting a LINEAR image as a dma-buf.
 struct VulkanExportSupport {

@@ -23,6 +23,8 @@ struct VulkanImageHandles {
           memories(std::exchange(other.memories, {})) {}
     VulkanImageHandles& operator=(VulkanImageHandles&&) = delete;
     ~VulkanImageHandles() {
+        if (device == nullptr || device->abandoned)
+            return;
         if (image != VK_NULL_HANDLE)
             device->vk.DestroyImage(device->info.device, image, nullptr);
         for (VkDeviceMemory memory : memories)
@@ -38,6 +40,8 @@ struct VulkanImageHandles {
 struct VulkanImage::State : VulkanAttachment::State {
     State(VulkanImageHandles&& made, VkFormat of, Frame in) noexcept
         : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of) {}
+
+    [[nodiscard]] const VulkanDriver& driver() const noexcept override { return *image.device; }
 
     VulkanImageHandles image;
     VkFormat format;

@@ -18,7 +18,7 @@
 #include "support/fake_vulkan.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
-#include "vulkan/vulkan_device_state.hpp"
+#include "vulkan/vulkan_driver.hpp"
 
 namespace sluice {
 namespace {
@@ -120,7 +120,8 @@ TEST_F(VulkanDeviceTest, WrapRefusesEachFieldThatIsNullByItsName) {
 TEST_F(VulkanDeviceTest, WrapRefusesEachFunctionThatIsMissingByItsName) {
     const VulkanDeviceInfo info = driver_.application();
 #define F(name) "vk" #name,
-    for (const char* function : {SLUICE_VK_INSTANCE_FUNCTIONS(F) SLUICE_VK_DEVICE_FUNCTIONS(F)}) {
+    for (const char* function : {SLUICE_VK_INSTANCE_FUNCTIONS(F) SLUICE_VK_DEVICE_FUNCTIONS(F)
+                                     SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)}) {
 #undef F
         driver_.lacks = {function};
         expect_refused(VulkanDevice::wrap(info), Errc::invalid_argument,
@@ -129,15 +130,40 @@ TEST_F(VulkanDeviceTest, WrapRefusesEachFunctionThatIsMissingByItsName) {
     }
 }
 
-TEST_F(VulkanDeviceTest, WrapRefusesADriverThatDoesNotExchangeSyncFdBothWays) {
-    constexpr VkExternalSemaphoreFeatureFlags too_little[] = {
-        0, VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT,
-        VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT};
-    for (const VkExternalSemaphoreFeatureFlags features : too_little) {
-        driver_.devices[0].semaphore_features = features;
-        expect_refused(VulkanDevice::wrap(driver_.application()), Errc::unsupported,
-                       {"Fake GPU", "SYNC_FD"});
-    }
+TEST_F(VulkanDeviceTest, FindsHowFencesAreExchanged) {
+    constexpr auto no_feature = VkExternalSemaphoreFeatureFlagBits{};
+    for (const bool imports : {false, true})
+        for (const bool exports : {false, true}) {
+            driver_.devices[0].semaphore_features =
+                (imports ? VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT : no_feature) |
+                (exports ? VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT : no_feature);
+            const VulkanDeviceCaps caps = wrap().caps();
+            EXPECT_EQ(caps.imports_fences, imports);
+            EXPECT_EQ(caps.exports_fences, exports);
+        }
+}
+
+TEST_F(VulkanDeviceTest, TakesPartWithoutTheExtensionsThatItHasAWayAround) {
+    driver_.lacks = {"vkGetSemaphoreFdKHR", "vkImportSemaphoreFdKHR"};
+    const char* const least[] = {VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+                                 VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME};
+    VulkanDeviceInfo info = driver_.application();
+    info.extensions = least;
+    auto device = VulkanDevice::wrap(info);
+    ASSERT_TRUE(device) << device.error().message();
+    EXPECT_FALSE(device->caps().imports_fences || device->caps().exports_fences ||
+                 device->caps().foreign_queue || device->caps().modifiers);
+    EXPECT_TRUE(device->info().extensions.empty()) << "they were borrowed";
+
+    driver_.lacks = {};
+    const char* const all[] = {
+        VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME,
+        VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME, "VK_EXT_something_else"};
+    info.extensions = all;
+    device = VulkanDevice::wrap(info);
+    ASSERT_TRUE(device) << device.error().message();
+    EXPECT_TRUE(device->caps().imports_fences && device->caps().exports_fences &&
+                device->caps().foreign_queue && device->caps().modifiers);
 }
 
 // ---- submit ----
@@ -757,7 +783,7 @@ TEST_F(VulkanImageTest, MayOutliveTheHandleOnItsDevice) {
     (void)device->submit({});
     const VulkanImage image = export_from(*device);
     device.reset();
-    EXPECT_EQ(driver_.living(), (Kinds{"fence", "image", "memory", "semaphore"}));
+    EXPECT_EQ(driver_.living(), (Kinds{"image", "memory"}));
 }
 
 /// What all barriers have in common.
@@ -1059,10 +1085,10 @@ TEST_F(VulkanContextTest, WhatWasMadeOfItKeepsItAlive) {
     ASSERT_TRUE(device->submit({}));
     context.reset();
     device.reset();
-    EXPECT_TRUE(driver_.destroyed.empty()) << "the image is still there";
+    EXPECT_EQ(driver_.living().count("device"), 1U) << "the image is still there";
     image.reset();
-    const std::vector<std::string> order{"image", "memory", "semaphore",
-                                         "fence", "device", "instance"};
+    const std::vector<std::string> order{"semaphore", "fence",  "image",
+                                         "memory",    "device", "instance"};
     EXPECT_EQ(driver_.destroyed, order);
 }
 
