@@ -22,6 +22,8 @@ struct FramePlane {
     std::uint32_t offset = 0; ///< First byte of the plane, counted from its buffer's start.
     std::uint32_t stride = 0; ///< Bytes from one row to the next.
     std::uint32_t buffer = 0; ///< Which of the frame's buffers it lies in.
+
+    [[nodiscard]] bool operator==(const FramePlane&) const noexcept = default;
 };
 
 /// What an image looks like in memory.
@@ -36,6 +38,8 @@ struct FrameLayout {
     std::uint32_t plane_count = 0;
     /// The planes, the format's in the format's order, then the modifier's. The rest stays zero.
     std::array<FramePlane, max_planes> planes{};
+
+    [[nodiscard]] bool operator==(const FrameLayout&) const noexcept = default;
 };
 
 /// An image over buffers, its layout checked once and for all against the buffers' real sizes.
@@ -82,7 +86,8 @@ public:
     /// Takes the frame back from everyone who uses it, before its owner reuses or frees the memory
     /// in another way than through fences. From this call on every new access is refused as
     /// `revoked`, through any handle and attachment. Waits until \p deadline at most for the
-    /// accesses that are open and for every fence in the buffers. Revoking again waits again.
+    /// accesses that are open and for every fence in the buffers; then devices drop the attachments
+    /// that they keep of them. Revoking again waits again.
     /// \returns nothing: nobody in this process uses the memory any more; or
     ///   - `timed_out`: somebody still does, as the message says. The frame stays revoked;
     ///   - `no_resources`, `wrong_object`: as `DmaBuf::wait`.

@@ -41,6 +41,11 @@ struct VulkanDeviceInfo {
     /// harm. Empty means all of `VulkanDevice::required_extensions()`. Where some of them are
     /// missing `VulkanDeviceCaps` tells what is done instead.
     std::span<const char* const> extensions = {};
+    /// How many further calls of `attach` an attachment is kept for once nobody holds it or its
+    /// frame, in case its buffers come back in a new frame: a little more than the largest pool of
+    /// buffers that a peer sends in turns. Its memory is held so long; see
+    /// `VulkanDevice::drop_idle_attachments`.
+    std::uint32_t idle_attachments = 64;
 };
 
 /// How a wrapped device takes part, found when it is wrapped.
@@ -110,6 +115,11 @@ public:
 
     /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they
     /// are.
+    ///
+    /// A frame that was attached before in the same way gives the same image, and so does another
+    /// frame of the same buffers and layout, with whatever fds: nothing is imported then. The
+    /// device keeps an attachment for as long as somebody holds its frame, and a little longer
+    /// (`VulkanDeviceInfo::idle_attachments`); `Frame::revoke` makes it let go.
     /// \returns the image, or, with the frame as it was,
     ///   - `unsupported`: the driver does not take the format, modifier, usage or size, as the
     ///     message says; the modifiers that it does take are named;
@@ -120,6 +130,10 @@ public:
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
                                              const VulkanAttachInfo& info) const noexcept;
+
+    /// Drops the attachments that the device keeps though nobody holds them or their frames: for
+    /// applications that will attach nothing for a while.
+    void drop_idle_attachments() const noexcept;
 
     /// Begins one submission's access to frames; see vulkan_access.hpp.
     ///

@@ -2,6 +2,7 @@
 #include <sluice/frame.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <condition_variable>
 #include <cstdint>
@@ -148,7 +149,10 @@ struct Frame::State {
     std::mutex lock;
     std::condition_variable unused;
     unsigned uses = 0;
-    bool revoked = false;
+    std::atomic<bool> revoked = false; // set under the lock
+    std::vector<std::weak_ptr<FrameWatcher>> watchers;
+
+    std::atomic<long> attachments = 0;
 };
 
 Frame::Frame(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -226,11 +230,18 @@ Result<void> Frame::revoke(Deadline deadline) const noexcept {
             return idle;
         }
     }
+    std::vector<std::weak_ptr<FrameWatcher>> watchers;
+    {
+        const std::scoped_lock held(state_->lock);
+        watchers = std::exchange(state_->watchers, {});
+    }
+    for (const auto& each : watchers)
+        if (const auto watcher = each.lock())
+            watcher->revoked(*this);
     return {};
 }
 
 bool Frame::revoked() const noexcept {
-    const std::scoped_lock held(state_->lock);
     return state_->revoked;
 }
 
@@ -242,11 +253,37 @@ Result<void> FrameUse::begin(const Frame& frame, std::string_view operation) {
             return {};
         }
     }
-    return tl::unexpected(Error{.code = Errc::revoked,
-                                .operation = std::string(operation),
-                                .object = describe(frame.layout(), frame.buffers()),
-                                .problem = "its owner has taken the frame back",
-                                .remedy = "Drop it, and use the one that replaced it"});
+    return tl::unexpected(refusal(frame, operation));
+}
+
+Error FrameUse::refusal(const Frame& frame, std::string_view operation) {
+    return Error{.code = Errc::revoked,
+                 .operation = std::string(operation),
+                 .object = describe(frame.layout(), frame.buffers()),
+                 .problem = "its owner has taken the frame back",
+                 .remedy = "Drop it, and use the one that replaced it"};
+}
+
+void FrameUse::attached(const Frame& frame) noexcept {
+    frame.state_->attachments.fetch_add(1, std::memory_order_relaxed);
+}
+
+void FrameUse::detached(const Frame& frame) noexcept {
+    frame.state_->attachments.fetch_sub(1, std::memory_order_relaxed);
+}
+
+bool FrameUse::held(const Frame& frame) noexcept {
+    return frame.state_.use_count() > frame.state_->attachments.load(std::memory_order_relaxed);
+}
+
+void FrameUse::watch(const Frame& frame, const std::weak_ptr<FrameWatcher>& watcher) {
+    const std::scoped_lock held(frame.state_->lock);
+    auto& all = frame.state_->watchers;
+    const bool known = std::ranges::any_of(all, [&](const auto& each) {
+        return !each.owner_before(watcher) && !watcher.owner_before(each);
+    });
+    if (!known)
+        all.push_back(watcher);
 }
 
 void FrameUse::end(const Frame& frame) noexcept {

@@ -228,8 +228,10 @@ Result<void> Record::fetch_fence(const VulkanDriver& driver, Deadline deadline,
         const VkResult result =
             driver.vk.WaitForFences(driver.info.device, 1, &done, VK_TRUE,
                                     static_cast<std::uint64_t>(std::max(left, decltype(left){0})));
-        if (result == VK_SUCCESS)
+        if (result == VK_SUCCESS) {
+            fenced = false; // nothing is in flight any more
             return sys::success();
+        }
         Error error =
             failed_vk(result, operation, driver.name,
                       "the work was submitted, but the GPU was not seen to be done with it",

@@ -408,9 +408,7 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     return subject;
 }
 
-Result<VulkanImage> attach_subject(const Subject& subject, VulkanImageHandles&& image,
-                                   VulkanImage (*wrap)(VulkanImageHandles&&, VkFormat,
-                                                       const Frame&)) {
+Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
     if (auto listed = check_modifier(subject); !listed)
         return tl::unexpected(std::move(listed.error()));
     const VkImageCreateFlags flags = subject.disjoint() ? VK_IMAGE_CREATE_DISJOINT_BIT : 0;
@@ -426,28 +424,41 @@ Result<VulkanImage> attach_subject(const Subject& subject, VulkanImageHandles&& 
             error.code = Errc::unsupported;
         return tl::unexpected(std::move(error));
     }
-    if (auto bound = import_and_bind(subject, image, *dedicated_only); !bound)
-        return tl::unexpected(std::move(bound.error()));
-    return wrap(std::move(image), subject.format, subject.frame);
+    return import_and_bind(subject, image, *dedicated_only);
 }
 
 } // namespace
 
 Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
                                          const VulkanAttachInfo& info) const noexcept {
+    const VulkanAttachmentKey key{.kind = VulkanAttachmentKey::Kind::image,
+                                  .part = info.view.value_or(VulkanAttachmentKey::whole),
+                                  .usage = info.usage};
+    if (frame.revoked())
+        return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto known = state_->attachments.find(frame, key)) {
+        if (known->frame != frame) // a new one of the same buffers
+            FrameUse::watch(frame, state_->weak_from_this());
+        return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(known)),
+                           frame);
+    }
     auto subject = subject_of(*state_->driver, frame, info);
     if (!subject)
         return tl::unexpected(std::move(subject.error()));
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    auto image = attach_subject(
-        *subject, VulkanImageHandles(state_->driver),
-        [](VulkanImageHandles&& handles, VkFormat format, const Frame& of) {
-            return VulkanImage(
-                std::make_shared<const VulkanImage::State>(std::move(handles), format, of), of);
-        });
+    VulkanImageHandles handles(state_->driver);
+    auto made = attach_subject(*subject, handles);
+    if (made)
+        FrameUse::watch(frame, state_->weak_from_this());
+    std::shared_ptr<const VulkanAttachment::State> state;
+    if (made)
+        state = state_->attachments.insert(key, std::make_shared<const VulkanImage::State>(
+                                                    std::move(handles), subject->format, frame));
     FrameUse::end(frame);
-    return image;
+    if (!made)
+        return tl::unexpected(std::move(made.error()));
+    return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(state)), frame);
 }
 
 } // namespace sluice

@@ -7,15 +7,16 @@
 
 #include <sluice/vulkan_attachment.hpp>
 
+#include "frame/frame_use.hpp"
 #include "vulkan/vulkan_driver.hpp"
 
 namespace sluice {
 
 struct VulkanAttachment::State {
-    explicit State(Frame of) noexcept : frame(std::move(of)) {}
+    explicit State(Frame of) noexcept : frame(std::move(of)) { FrameUse::attached(frame); }
     State(const State&) = delete;
     State& operator=(const State&) = delete;
-    virtual ~State() = default;
+    virtual ~State() { FrameUse::detached(frame); }
 
     [[nodiscard]] static const State& of(const VulkanAttachment& attachment) noexcept {
         return *attachment.state_;

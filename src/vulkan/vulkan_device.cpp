@@ -72,6 +72,11 @@ VulkanDevice::State::~State() {
     accesses.clear(*driver, deadline_in(destruction_patience));
 }
 
+void VulkanDevice::State::revoked(const Frame& frame) noexcept {
+    attachments.drop(frame);
+    accesses.collect(*driver); // what finished may hold one still
+}
+
 std::span<const char* const> VulkanDevice::required_extensions() noexcept {
     return wanted_extensions;
 }
@@ -142,6 +147,11 @@ const VulkanDeviceInfo& VulkanDevice::info() const noexcept {
 
 const VulkanDeviceCaps& VulkanDevice::caps() const noexcept {
     return state_->driver->caps;
+}
+
+void VulkanDevice::drop_idle_attachments() const noexcept {
+    state_->accesses.collect(*state_->driver);
+    state_->attachments.drop_idle();
 }
 
 const std::string& VulkanDevice::name() const noexcept {

@@ -26,8 +26,11 @@ namespace sluice::test {
 /// `fake_sync_files` is in force. Its inode tells it from others.
 [[nodiscard]] UniqueFd fake_sync_file(int status);
 
-/// Makes SYNC_IOC_FILE_INFO answer for the fds that `fake_sync_file` makes; for others it is
-/// ENOTTY.
+/// Changes the status of the one behind \p fd, for all who hold it.
+void set_fake_status(int fd, int status);
+
+/// Makes SYNC_IOC_FILE_INFO answer for the fds that `fake_sync_file` makes, for others it is
+/// ENOTTY; and poll(2) for those that have signalled.
 void fake_sync_files(ScriptedLibc& libc);
 
 /// The inode of what \p fd refers to; 0 where it is closed.
@@ -85,6 +88,8 @@ struct FakeSubmission {
     std::vector<ino_t> waits_for; // the sync_files in the wait semaphores
     std::vector<VkPipelineStageFlags> wait_stages;
     VkFence done;
+    // Those of timeline semaphores.
+    std::vector<std::uint64_t> waits_for_values, signals_values;
 };
 
 /// The driver. One at a time. When it goes, whatever sluice has not destroyed fails the test.
@@ -148,6 +153,8 @@ public:
 
     /// An instance and a device that the application made, which sluice must leave alone.
     [[nodiscard]] VulkanDeviceInfo application();
+    /// A timeline semaphore of the application's.
+    [[nodiscard]] VkSemaphore timeline(VkDevice device);
 
 private:
     struct Functions;
@@ -159,6 +166,7 @@ private:
         bool in_use = false;      // the GPU has not finished with it
         bool signalled = false;   // fences and semaphores
         bool exportable = false;  // semaphores and memories
+        bool timeline = false;    // semaphores
         ino_t imported = 0;       // semaphores
         VkDeviceSize size = 0;    // images and memories
         VkDeviceSize stride = 0;  // images

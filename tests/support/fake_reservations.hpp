@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// The fences that the kernel keeps of buffers, for memfds that pass for dma-bufs.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <linux/dma-buf.h>
+
+#include "support/fake_vulkan.hpp"
+#include "support/scripted_libc.hpp"
+
+namespace sluice::test {
+
+/// What is asked of the buffers is answered from a script, and what is left there is noted down.
+struct FakeReservations {
+    struct Left {
+        ino_t buffer;
+        std::uint32_t flags; // DMA_BUF_SYNC_*
+        ino_t fence;
+
+        bool operator==(const Left&) const = default;
+    };
+
+    /// The status of the fence that the next user of a buffer gets; signalled where none is given.
+    std::map<ino_t, int> status;
+    int export_error = 0;
+    int import_error = 0;
+
+    std::vector<std::pair<ino_t, std::uint32_t>> asked; ///< Each export: buffer and flags.
+    std::vector<ino_t> given;                           ///< The fence that each gave.
+    std::vector<Left> left;
+
+    /// Takes over what `fake_sync_files` has set up, and does the rest.
+    void set_up(ScriptedLibc& libc) {
+        libc.ioctl = [this, others = libc.ioctl](int fd, unsigned long request, void* argument) {
+            if (request == DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
+                return give(fd, *static_cast<dma_buf_export_sync_file*>(argument));
+            if (request == DMA_BUF_IOCTL_IMPORT_SYNC_FILE)
+                return take(fd, *static_cast<dma_buf_import_sync_file*>(argument));
+            return others(fd, request, argument);
+        };
+    }
+
+private:
+    static int refuse(int error) {
+        errno = error;
+        return -1;
+    }
+    int give(int fd, dma_buf_export_sync_file& request) {
+        if (export_error != 0)
+            return refuse(export_error);
+        const ino_t buffer = inode_of(fd);
+        const auto found = status.find(buffer);
+        asked.emplace_back(buffer, request.flags);
+        request.fd = fake_sync_file(found == status.end() ? 1 : found->second).release();
+        given.push_back(inode_of(request.fd));
+        return 0;
+    }
+    int take(int fd, const dma_buf_import_sync_file& request) {
+        if (import_error != 0)
+            return refuse(import_error);
+        left.push_back(
+            {.buffer = inode_of(fd), .flags = request.flags, .fence = inode_of(request.fd)});
+        return 0;
+    }
+};
+
+} // namespace sluice::test
