@@ -9,8 +9,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <vulkan/vulkan_core.h>
 
@@ -18,6 +20,7 @@
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
 #include <sluice/sync_file.hpp>
+#include <sluice/vulkan_caps.hpp>
 
 namespace sluice {
 
@@ -110,7 +113,33 @@ public:
     /// The driver's name for the physical device: "llvmpipe (LLVM 19.1.7, 256 bits)".
     [[nodiscard]] const std::string& name() const noexcept;
 
-    /// Makes an image in memory that is exported as a dma-buf; see vulkan_image.hpp.
+    /// What the driver does with images of a format, for one usage; see vulkan_caps.hpp. It is
+    /// asked the first time only. \param format DRM_FORMAT_*, one of `vulkan_formats()`. \param
+    /// usage everything that the GPU will do with one image. \param view as
+    /// `VulkanAttachInfo::view`: a plane as an image of its own. \returns the modifiers, none where
+    /// the driver does not have the format, or
+    ///   - `unsupported`: Vulkan does not have the format;
+    ///   - `invalid_argument`: no usage, or a view that the format does not have;
+    ///   - `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`; ask again.
+    [[nodiscard]] Result<VulkanFormatCaps>
+    support(std::uint32_t format, VkImageUsageFlags usage,
+            std::optional<std::uint32_t> view = std::nullopt) const noexcept;
+
+    /// All formats that can be attached or exported as one image for a usage, by at least one
+    /// modifier, in the order of `vulkan_formats()`.
+    /// \returns them, or what `support` does.
+    [[nodiscard]] Result<std::vector<VulkanFormatCaps>>
+    formats(VkImageUsageFlags usage) const noexcept;
+
+    /// Makes an image in memory that is exported as a dma-buf, with one of the modifiers asked for;
+    /// see vulkan_image.hpp. `VulkanImage::frame` tells which, and where the planes lie.
+    /// \returns the image, or
+    ///   - `unsupported`: the driver does not make such an image, as the message says of each
+    ///     modifier;
+    ///   - `invalid_argument`: no pixels or usage, or modifier INVALID;
+    ///   - `wrong_object`: the driver gave something that is no dma-buf;
+    ///   - `out_of_bounds`: the driver's layout reaches past the buffer that it gave;
+    ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> export_image(const VulkanImageInfo& info) const noexcept;
 
     /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they

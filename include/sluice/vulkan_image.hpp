@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include <vulkan/vulkan_core.h>
 
@@ -20,10 +21,15 @@ namespace sluice {
 
 /// What image to make.
 struct VulkanImageInfo {
-    std::uint32_t width = 0;     ///< Pixels.
-    std::uint32_t height = 0;    ///< Rows.
-    std::uint32_t format = 0;    ///< DRM_FORMAT_*; the modifier is LINEAR.
+    std::uint32_t width = 0;  ///< Pixels.
+    std::uint32_t height = 0; ///< Rows.
+    /// DRM_FORMAT_*, one of `vulkan_formats()`. One that is `VulkanFormatInfo::is_swizzled` can be
+    /// sampled and copied, but not be an attachment or storage.
+    std::uint32_t format = 0;
     VkImageUsageFlags usage = 0; ///< What the GPU will do with it, exactly.
+    /// DRM_FORMAT_MOD_* to choose from, in any order; the driver takes the one that it likes best.
+    /// Those that it cannot make are passed over. Borrowed for the call. Empty means LINEAR.
+    std::span<const std::uint64_t> modifiers = {};
 };
 
 /// How to attach a frame.

@@ -8,8 +8,11 @@
 
 #include <drm_fourcc.h>
 
+#include "vulkan/vulkan_caps_cache.hpp"
 #include "vulkan/vulkan_device_state.hpp"
+#include "vulkan/vulkan_enumerate.hpp"
 #include "vulkan/vulkan_error.hpp"
+#include <sluice/vulkan_format.hpp>
 
 namespace sluice {
 
@@ -70,21 +73,6 @@ struct Candidate {
     std::uint32_t queue_family = 0;
     std::string refusal; // empty where it will do
 };
-
-template <typename T, typename List>
-[[nodiscard]] VkResult enumerate(std::vector<T>& into, List list) {
-    VkResult result = VK_INCOMPLETE;
-    while (result == VK_INCOMPLETE) {
-        std::uint32_t count = 0;
-        result = list(&count, nullptr);
-        if (result != VK_SUCCESS)
-            return result;
-        into.resize(count);
-        result = list(&count, into.data());
-        into.resize(count);
-    }
-    return result;
-}
 
 std::vector<const char*> device_extensions(const VulkanContextInfo& info) {
     const auto required = VulkanDevice::required_extensions();
@@ -148,10 +136,15 @@ Candidate examine(const Owned& vk, VkPhysicalDevice device, const VulkanContextI
         return found;
     }
     // The extension may be listed and the export refused all the same (lavapipe without udmabuf).
-    found.refusal =
-        ask_export_support(vk.GetPhysicalDeviceImageFormatProperties2, device, DRM_FORMAT_XRGB8888,
-                           VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, 1, 1)
-            .problem;
+    const VulkanImageAnswer answer = ask_image(vk.GetPhysicalDeviceImageFormatProperties2, device,
+                                               {.format = vulkan_format(DRM_FORMAT_XRGB8888),
+                                                .usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT},
+                                               DRM_FORMAT_MOD_LINEAR);
+    if (answer.result != VK_SUCCESS)
+        found.refusal =
+            "the driver has no such LINEAR image for this usage: " + vk_result_text(answer.result);
+    else if ((answer.dma_buf & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) == 0)
+        found.refusal = "the driver does not export it as a dma-buf";
     return found;
 }
 

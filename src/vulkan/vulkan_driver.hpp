@@ -10,11 +10,14 @@
 
 #include <sluice/vulkan_device.hpp>
 
+#include "vulkan/vulkan_caps_cache.hpp"
+
 namespace sluice {
 
 // The functions that the Vulkan part calls, each looked up once.
 // clang-format off
 #define SLUICE_VK_INSTANCE_FUNCTIONS(F)              \
+    F(EnumerateDeviceExtensionProperties)            \
     F(GetDeviceProcAddr)                             \
     F(GetPhysicalDeviceProperties)                   \
     F(GetPhysicalDeviceMemoryProperties)             \
@@ -23,7 +26,6 @@ namespace sluice {
     F(GetPhysicalDeviceImageFormatProperties2)
 #define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
     F(AllocateMemory)                                \
-    F(BindImageMemory)                               \
     F(BindImageMemory2)                              \
     F(CreateFence)                                   \
     F(CreateImage)                                   \
@@ -33,6 +35,7 @@ namespace sluice {
     F(DestroySemaphore)                              \
     F(FreeMemory)                                    \
     F(GetFenceStatus)                                \
+    F(GetImageDrmFormatModifierPropertiesEXT)        \
     F(GetImageMemoryRequirements2)                   \
     F(GetImageSubresourceLayout)                     \
     F(GetMemoryFdKHR)                                \
@@ -81,6 +84,7 @@ struct VulkanDriver {
     VulkanDeviceCaps caps;
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
     mutable std::atomic<bool> abandoned = false;
+    std::unique_ptr<VulkanCapsCache> image_caps = std::make_unique<VulkanCapsCache>();
 };
 
 /// Wraps with \p owner let go only after everything that was made of the device.
@@ -91,18 +95,5 @@ struct VulkanDriver {
 [[nodiscard]] VkExternalSemaphoreFeatureFlags
 sync_fd_features(PFN_vkGetPhysicalDeviceExternalSemaphoreProperties get_properties,
                  VkPhysicalDevice device);
-
-/// What a driver says of exporting a LINEAR image as a dma-buf.
-struct VulkanExportSupport {
-    std::string problem;          // empty where it can
-    VkResult result = VK_SUCCESS; // of the question
-    bool dedicated = false;       // only with an allocation of its own
-};
-
-/// Asks \p device for images of \p format (DRM_FORMAT_*) and \p usage, \p width x \p height pixels.
-[[nodiscard]] VulkanExportSupport
-ask_export_support(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
-                   VkPhysicalDevice device, std::uint32_t format, VkImageUsageFlags usage,
-                   std::uint32_t width, std::uint32_t height);
 
 } // namespace sluice

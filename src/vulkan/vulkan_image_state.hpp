@@ -5,12 +5,14 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include <sluice/vulkan_image.hpp>
 
 #include "vulkan/vulkan_attachment_state.hpp"
 #include "vulkan/vulkan_driver.hpp"
+#include "vulkan/vulkan_memory.hpp"
 
 namespace sluice {
 
@@ -47,8 +49,24 @@ struct VulkanImage::State : VulkanAttachment::State {
     VkFormat format;
 };
 
-/// The memory type to take: near the GPU if the image may lie there, else the first that may, or
-/// VK_MAX_MEMORY_TYPES where the driver allows none.
-[[nodiscard]] std::uint32_t memory_type(const VulkanDriver& device, std::uint32_t allowed);
+/// The image to create: two-dimensional, of one level, layer and sample.
+struct VulkanImagePlan {
+    VkFormat format = VK_FORMAT_UNDEFINED;
+    VkExtent2D extent = {};
+    VkImageUsageFlags usage = 0;
+    VkImageCreateFlags flags = 0;
+    const void* layout = nullptr; // chained in: the create info that tells its modifier
+};
+
+/// vkCreateImage; \p into is changed only where it succeeds.
+[[nodiscard]] VkResult create_image(const VulkanDriver& driver, const VulkanImagePlan& plan,
+                                    VkImage& into);
+
+/// What \p image, or memory plane \p plane of it where it is disjoint, must have for memory.
+[[nodiscard]] VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
+                                            std::optional<std::uint32_t> plane = std::nullopt);
+
+/// Which bit names memory plane \p index.
+[[nodiscard]] VkImageAspectFlagBits memory_plane(std::uint32_t index) noexcept;
 
 } // namespace sluice

@@ -257,10 +257,7 @@ struct FakeVulkan::Functions {
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
         const auto& modifiers = fake.physical(device).modifiers;
-        const bool known =
-            info->format == VK_FORMAT_B8G8R8A8_UNORM || info->format == VK_FORMAT_R8G8B8A8_UNORM ||
-            info->format == VK_FORMAT_R8_UNORM || info->format == VK_FORMAT_R8G8_UNORM ||
-            info->format == VK_FORMAT_G8_B8R8_2PLANE_420_UNORM;
+        const bool known = fake.physical(device).formats.contains(info->format);
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
             info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
             std::ranges::find(modifiers, modifier->drmFormatModifier,
@@ -276,15 +273,36 @@ struct FakeVulkan::Functions {
         return VK_SUCCESS;
     }
 
-    static void VKAPI_CALL GetPhysicalDeviceFormatProperties2(VkPhysicalDevice device, VkFormat,
+    static void VKAPI_CALL GetPhysicalDeviceFormatProperties2(VkPhysicalDevice device,
+                                                              VkFormat format,
                                                               VkFormatProperties2* into) {
         auto& fake = driver();
         (void)fake.call(__func__);
+        fake.asked_formats.insert(format);
+        const auto& physical = fake.physical(device);
+        const auto may = [&](const char* extension) {
+            return physical.api_version >= VK_API_VERSION_1_3 ||
+                   std::ranges::find(physical.extensions, extension) != physical.extensions.end();
+        };
+        if (format == VK_FORMAT_A4R4G4B4_UNORM_PACK16 ||
+            format == VK_FORMAT_A4B4G4R4_UNORM_PACK16) {
+            EXPECT_TRUE(may(VK_EXT_4444_FORMATS_EXTENSION_NAME)) << format;
+        }
+        if (format >= VK_FORMAT_G8_B8R8_2PLANE_444_UNORM &&
+            format <= VK_FORMAT_G16_B16R16_2PLANE_444_UNORM) {
+            EXPECT_TRUE(may(VK_EXT_YCBCR_2PLANE_444_FORMATS_EXTENSION_NAME)) << format;
+        }
         auto* list = chained<VkDrmFormatModifierPropertiesListEXT>(
             into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT);
         ASSERT_NE(list, nullptr);
-        (void)list_out(fake.physical(device).modifiers, &list->drmFormatModifierCount,
+        (void)list_out(physical.modifiers, &list->drmFormatModifierCount,
                        list->pDrmFormatModifierProperties);
+        auto* list_2 = chained<VkDrmFormatModifierPropertiesList2EXT>(
+            into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_2_EXT);
+        EXPECT_EQ(list_2 != nullptr, may(VK_KHR_FORMAT_FEATURE_FLAGS_2_EXTENSION_NAME));
+        if (list_2 && !physical.modifiers_2.empty())
+            (void)list_out(physical.modifiers_2, &list_2->drmFormatModifierCount,
+                           list_2->pDrmFormatModifierProperties);
     }
 
     static VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
@@ -348,13 +366,14 @@ struct FakeVulkan::Functions {
         fake.images.push_back(request);
         const VkDeviceSize stride =
             fake.row_pitch.value_or((VkDeviceSize{info->extent.width} * 4 + 63) / 64 * 64);
-        *image = handle<VkImage>(
-            fake.add({.kind = "image",
-                      .parent = number(device),
-                      .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
-                      .stride = stride,
-                      .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
-                      .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0}));
+        *image = handle<VkImage>(fake.add(
+            {.kind = "image",
+             .parent = number(device),
+             .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
+             .stride = stride,
+             .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
+             .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
+             .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0}));
         return VK_SUCCESS;
     }
 
@@ -391,11 +410,29 @@ struct FakeVulkan::Functions {
         auto& fake = driver();
         (void)fake.call(__func__);
         fake.use("device", number(device), __func__);
-        EXPECT_EQ(of->aspectMask,
-                  static_cast<VkImageAspectFlags>(VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT))
-            << "an image with a modifier has memory planes";
         const Object& object = fake.use("image", number(image), __func__);
-        *into = {.offset = fake.offset, .size = object.size, .rowPitch = object.stride};
+        constexpr std::array<VkImageAspectFlags, 4> planes{
+            VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_1_BIT_EXT,
+            VK_IMAGE_ASPECT_MEMORY_PLANE_2_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_3_BIT_EXT};
+        const auto plane =
+            static_cast<std::size_t>(std::ranges::find(planes, of->aspectMask) - planes.begin());
+        ASSERT_LE(plane, fake.further_planes.size())
+            << "an image with a modifier has memory planes, VUID 02271";
+        *into = plane == 0 ? VkSubresourceLayout{.offset = fake.offset,
+                                                 .size = object.size,
+                                                 .rowPitch = object.stride}
+                           : fake.further_planes[plane - 1];
+    }
+
+    static VkResult VKAPI_CALL GetImageDrmFormatModifierPropertiesEXT(
+        VkDevice device, VkImage image, VkImageDrmFormatModifierPropertiesEXT* into) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        const Object& object = fake.use("image", number(image), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return result;
+        into->drmFormatModifier = object.modifier;
+        return VK_SUCCESS;
     }
 
     static VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAllocateInfo* info,
@@ -444,23 +481,6 @@ struct FakeVulkan::Functions {
         driver().destroy("memory", number(memory), __func__);
     }
 
-    static VkResult VKAPI_CALL BindImageMemory(VkDevice device, VkImage image,
-                                               VkDeviceMemory memory, VkDeviceSize at) {
-        auto& fake = driver();
-        fake.use("device", number(device), __func__);
-        Object& what = fake.use("image", number(image), __func__);
-        const Object& where = fake.use("memory", number(memory), __func__);
-        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
-            return result;
-        EXPECT_EQ(at, 0U);
-        EXPECT_EQ(what.memory, 0U) << "an image is bound once";
-        EXPECT_LE(what.size, where.size);
-        EXPECT_NE(fake.memory_type_bits & (1U << where.type), 0U) << "memory type " << where.type;
-        EXPECT_TRUE(where.owner == 0 || where.owner == number(image)) << "dedicated to another";
-        what.memory = number(memory);
-        return VK_SUCCESS;
-    }
-
     static VkResult VKAPI_CALL BindImageMemory2(VkDevice device, std::uint32_t count,
                                                 const VkBindImageMemoryInfo* infos) {
         auto& fake = driver();
@@ -472,6 +492,9 @@ struct FakeVulkan::Functions {
             const Object& where = fake.use("memory", number(infos[each].memory), __func__);
             EXPECT_EQ(what.disjoint ? what.planes : 1, count);
             EXPECT_EQ(infos[each].memoryOffset, 0U);
+            EXPECT_TRUE(each > 0 || what.memory == 0) << "an image is bound once";
+            EXPECT_NE(fake.memory_type_bits & (1U << where.type), 0U)
+                << "memory type " << where.type;
             EXPECT_LE(what.size, where.size);
             EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
             what.memory = number(infos[each].memory);
@@ -742,7 +765,6 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_instance, GetPhysicalDeviceProperties),
         ENTRY(of_instance, GetPhysicalDeviceQueueFamilyProperties),
         ENTRY(of_device, AllocateMemory),
-        ENTRY(of_device, BindImageMemory),
         ENTRY(of_device, BindImageMemory2),
         ENTRY(of_device, CreateFence),
         ENTRY(of_device, CreateImage),
@@ -754,6 +776,7 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_device, FreeMemory),
         ENTRY(of_device, GetDeviceQueue),
         ENTRY(of_device, GetFenceStatus),
+        ENTRY(of_device, GetImageDrmFormatModifierPropertiesEXT),
         ENTRY(of_device, GetImageMemoryRequirements2),
         ENTRY(of_device, GetImageSubresourceLayout),
         ENTRY(of_device, GetMemoryFdKHR),

@@ -56,7 +56,13 @@ struct FakePhysicalDevice {
         {.drmFormatModifier = 0,
          .drmFormatModifierPlaneCount = 1,
          .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}}};
+    /// What it adds of them in VkDrmFormatModifierPropertiesList2EXT; like lavapipe, nothing.
+    std::vector<VkDrmFormatModifierProperties2EXT> modifiers_2;
     VkExtent2D max_extent{16384, 16384};
+    /// The formats that it has images of, by any of the modifiers.
+    std::set<VkFormat> formats{VK_FORMAT_B8G8R8A8_UNORM, VK_FORMAT_R8G8B8A8_UNORM,
+                               VK_FORMAT_R8_UNORM, VK_FORMAT_R8G8_UNORM,
+                               VK_FORMAT_G8_B8R8_2PLANE_420_UNORM};
 };
 
 /// What vkCreateInstance, vkCreateDevice, vkCreateImage and so on were asked for.
@@ -113,7 +119,11 @@ public:
     bool requires_dedicated = false, prefers_dedicated = false;
     std::uint32_t memory_type_bits = 3;
     std::uint32_t fd_memory_type_bits = 3; ///< What vkGetMemoryFdPropertiesKHR says.
-    VkDeviceSize offset = 0;
+    VkDeviceSize offset = 0;               ///< Of the first plane.
+    /// Of the planes after it.
+    std::vector<VkSubresourceLayout> further_planes;
+    /// Which modifier of a list it takes. Default: the last.
+    std::optional<std::uint64_t> takes_modifier;
     std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
     std::optional<VkDeviceSize> memory_size; ///< Default: what the image takes.
 
@@ -143,6 +153,7 @@ public:
     std::set<std::string> looked_up;
     std::vector<FakeInstanceRequest> instances;
     std::vector<FakeDeviceRequest> created_devices;
+    std::set<VkFormat> asked_formats; ///< Of vkGetPhysicalDeviceFormatProperties2.
     std::vector<FakeImageRequest> images;
     std::vector<FakeAllocation> allocations;
     std::vector<FakeSubmission> submissions;
@@ -163,18 +174,19 @@ private:
         std::string kind;
         std::uint64_t parent = 0;
         bool of_application = false;
-        bool in_use = false;      // the GPU has not finished with it
-        bool signalled = false;   // fences and semaphores
-        bool exportable = false;  // semaphores and memories
-        bool timeline = false;    // semaphores
-        ino_t imported = 0;       // semaphores
-        VkDeviceSize size = 0;    // images and memories
-        VkDeviceSize stride = 0;  // images
-        std::uint32_t type = 0;   // memories
-        std::uint64_t owner = 0;  // memories: the image they are dedicated to
-        std::uint64_t memory = 0; // images
-        std::uint32_t planes = 1; // images
-        bool disjoint = false;    // images
+        bool in_use = false;        // the GPU has not finished with it
+        bool signalled = false;     // fences and semaphores
+        bool exportable = false;    // semaphores and memories
+        bool timeline = false;      // semaphores
+        ino_t imported = 0;         // semaphores
+        VkDeviceSize size = 0;      // images and memories
+        VkDeviceSize stride = 0;    // images
+        std::uint32_t type = 0;     // memories
+        std::uint64_t owner = 0;    // memories: the image they are dedicated to
+        std::uint64_t memory = 0;   // images
+        std::uint32_t planes = 1;   // images
+        bool disjoint = false;      // images
+        std::uint64_t modifier = 0; // images
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);

@@ -664,10 +664,25 @@ TEST_F(VulkanImageTest, RefusesWhatTheCallerOrTheDriverCannotMean) {
         Errc code;
         Words words;
     } cases[] = {
-        {[](auto& info) { info.format = DRM_FORMAT_NV12; },
-         Errc::unsupported,
-         {"NV12", "has 2 planes, and an exported image has one", "XR24"}},
         {[](auto& info) { info.format = DRM_FORMAT_C8; }, Errc::unsupported, {"C8", "XR24"}},
+        {[](auto& info) { info.format = DRM_FORMAT_YUV410; },
+         Errc::unsupported,
+         {"YUV9", "no format for all of its planes"}},
+        {[](auto& info) {
+             info.format = DRM_FORMAT_NV12;
+             info.width = 99;
+         },
+         Errc::unsupported,
+         {"99x50 NV12", "no multiple of 2x2"}},
+        {[](auto& info) {
+             info.format = DRM_FORMAT_NV12;
+             info.height = 49;
+         },
+         Errc::unsupported,
+         {"100x49 NV12", "no multiple of 2x2"}},
+        {[](auto& info) { info.format = DRM_FORMAT_RGBA8888; },
+         Errc::unsupported,
+         {"RA24", "only sampling moves them"}},
         {[](auto& info) { info.width = 0; }, Errc::invalid_argument, {"0x50", "no pixels"}},
         {[](auto& info) { info.height = 0; }, Errc::invalid_argument, {"100x0", "no pixels"}},
         {[](auto& info) { info.usage = 0; }, Errc::invalid_argument, {"no usage"}},
@@ -677,8 +692,8 @@ TEST_F(VulkanImageTest, RefusesWhatTheCallerOrTheDriverCannotMean) {
          Errc::unsupported,
          {"does not export it as a dma-buf", "/dev/udmabuf"}},
     };
-    const VulkanDevice device = wrap();
     for (const auto& each : cases) {
+        const VulkanDevice device = wrap();
         VulkanImageInfo info = small;
         each.change(info);
         Words words = each.words;
@@ -695,8 +710,8 @@ TEST_F(VulkanImageTest, TakesAnImageAtTheDriversLimit) {
 
 TEST_F(VulkanImageTest, LeaksNothingWhereACallFails) {
     const VulkanDevice device = wrap();
-    for (const char* function :
-         {"vkCreateImage", "vkAllocateMemory", "vkBindImageMemory", "vkGetMemoryFdKHR"})
+    for (const char* function : {"vkCreateImage", "vkGetImageDrmFormatModifierPropertiesEXT",
+                                 "vkAllocateMemory", "vkBindImageMemory2", "vkGetMemoryFdKHR"})
         for (const Failure& failure : failures) {
             SCOPED_TRACE(std::string(function) + " says " + failure.name);
             driver_.fail(function, failure.result);
@@ -714,13 +729,14 @@ TEST_F(VulkanImageTest, PassesOnWhyTheDriverCouldNotBeAsked) {
     const std::pair<VkResult, Errc> results[] = {
         {VK_ERROR_OUT_OF_HOST_MEMORY, Errc::no_resources},
         {VK_ERROR_OUT_OF_DEVICE_MEMORY, Errc::no_resources},
-        {VK_ERROR_FORMAT_NOT_SUPPORTED, Errc::unsupported},
+        {VK_ERROR_UNKNOWN, Errc::failed},
     };
     for (const auto& [result, code] : results) {
         driver_.fail("vkGetPhysicalDeviceImageFormatProperties2", result);
         expect_refused(device.export_image(small), code, {"VulkanDevice::export_image(100x50"},
                        result);
     }
+    const VulkanImage image = export_from(device); // it was asked again
 }
 
 // "Return Codes": where a command fails, what it would have written is undefined.

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// What a driver has said of images so far. Not installed.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <tl/expected.hpp>
+#include <vulkan/vulkan_core.h>
+
+#include <sluice/vulkan_caps.hpp>
+
+namespace sluice {
+
+struct VulkanDriver;
+
+/// The images that are asked about, all modifiers of them.
+struct VulkanImageKind {
+    VkFormat format = VK_FORMAT_UNDEFINED;
+    VkImageUsageFlags usage = 0;
+    VkImageCreateFlags flags = 0;
+
+    [[nodiscard]] auto operator<=>(const VulkanImageKind&) const noexcept = default;
+};
+
+/// What a driver says of images of one kind and modifier.
+struct VulkanImageAnswer {
+    VkResult result = VK_SUCCESS; // VK_ERROR_FORMAT_NOT_SUPPORTED where it has none
+    VkExtent2D max_extent = {};
+    VkExternalMemoryFeatureFlags dma_buf = 0; // VK_EXTERNAL_MEMORY_FEATURE_*
+};
+
+[[nodiscard]] VulkanImageAnswer
+ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties, VkPhysicalDevice device,
+          const VulkanImageKind& kind, std::uint64_t modifier);
+
+/// The name of the first use in \p usage that \p features have not, or null.
+[[nodiscard]] const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features);
+
+/// "LINEAR, INTEL 0x100000000000001", or "none".
+[[nodiscard]] std::string modifier_names(std::span<const VulkanModifierCaps> modifiers);
+
+/// Asks a driver once. Threads: any.
+class VulkanCapsCache {
+public:
+    /// The modifiers of \p kind, or why \p driver could not be asked; it is asked again then. The
+    /// span lasts as long as this.
+    [[nodiscard]] tl::expected<std::span<const VulkanModifierCaps>, VkResult>
+    modifiers(const VulkanDriver& driver, const VulkanImageKind& kind);
+
+private:
+    std::mutex lock_;
+    std::map<VulkanImageKind, std::vector<VulkanModifierCaps>> known_; // what is in stays as it is
+};
+
+} // namespace sluice

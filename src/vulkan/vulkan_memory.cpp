@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+// VK_KHR_external_memory_fd and VK_EXT_external_memory_dma_buf.
+#include "vulkan/vulkan_memory.hpp"
+
+#include <optional>
+#include <utility>
+
+#include <fcntl.h>
+
+#include "core/dma_buf_text.hpp"
+#include "core/sys.hpp"
+#include "vulkan/vulkan_error.hpp"
+
+namespace sluice {
+
+namespace {
+
+constexpr auto dma_buf = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
+
+tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std::string problem,
+                             std::string remedy) {
+    return tl::unexpected(Error{.code = code,
+                                .operation = purpose.operation,
+                                .object = purpose.object,
+                                .problem = std::move(problem),
+                                .remedy = std::move(remedy)});
+}
+
+tl::unexpected<Error> refuse_vk(const VulkanMemoryPurpose& purpose, VkResult result,
+                                std::string_view problem, std::string remedy) {
+    Error error = failed_vk(result, purpose.operation, purpose.object, problem, std::move(remedy));
+    if (result == VK_ERROR_INVALID_EXTERNAL_HANDLE)
+        error.code = Errc::wrong_object;
+    return tl::unexpected(std::move(error));
+}
+
+struct Type {
+    std::uint32_t index;
+    VkMemoryPropertyFlags flags;
+};
+
+/// The memory type to take: near the GPU if the memory may lie there, else the first that may, or
+/// nothing where the driver allows none.
+std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowed) {
+    VkPhysicalDeviceMemoryProperties memory{};
+    driver.vk.GetPhysicalDeviceMemoryProperties(driver.info.physical_device, &memory);
+    std::optional<Type> first;
+    for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
+        const Type found{type, memory.memoryTypes[type].propertyFlags};
+        if ((allowed >> type & 1U) == 0)
+            continue;
+        if ((found.flags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0)
+            return found;
+        if (!first)
+            first = found;
+    }
+    return first;
+}
+
+/// Allocates with \p how chained.
+VkResult allocate(const VulkanDriver& driver, const VulkanMemoryNeeds& needs, const Type& type,
+                  const void* how, VulkanMemory& into) {
+    const VkMemoryDedicatedAllocateInfo alone{.sType =
+                                                  VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
+                                              .pNext = how,
+                                              .image = needs.image,
+                                              .buffer = needs.buffer};
+    const VkMemoryAllocateInfo info{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                    .pNext = needs.dedicated ? &alone : how,
+                                    .allocationSize = needs.requirements.size,
+                                    .memoryTypeIndex = type.index};
+    // What a call that failed leaves in its handle is no handle.
+    VkDeviceMemory allocated = VK_NULL_HANDLE;
+    const VkResult result =
+        driver.vk.AllocateMemory(driver.info.device, &info, nullptr, &allocated);
+    if (result == VK_SUCCESS)
+        into = {.handle = allocated, .flags = type.flags};
+    return result;
+}
+
+} // namespace
+
+Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemoryNeeds& needs,
+                                   const DmaBuf& buffer, const VulkanMemoryPurpose& purpose) {
+    const VkDeviceSize size = needs.requirements.size;
+    if (size > buffer.size())
+        return refuse(purpose, Errc::out_of_bounds,
+                      "the driver needs " + std::to_string(size) + " bytes, " + describe(buffer) +
+                          ", holds " + std::to_string(buffer.size()),
+                      "Allocate " + std::to_string(size - buffer.size()) +
+                          " bytes more: drivers may read past the last row");
+
+    VkMemoryFdPropertiesKHR may{};
+    may.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR;
+    VkResult result =
+        driver.vk.GetMemoryFdPropertiesKHR(driver.info.device, dma_buf, buffer.fd(), &may);
+    if (result != VK_SUCCESS)
+        return refuse_vk(purpose, result,
+                         "the driver cannot use " + describe(buffer) +
+                             " (vkGetMemoryFdPropertiesKHR)",
+                         "Allocate the frame with another exporter");
+    const auto type = memory_type(driver, needs.requirements.memoryTypeBits & may.memoryTypeBits);
+    if (!type)
+        return refuse(
+            purpose, Errc::unsupported,
+            "no memory type is right for both " +
+                std::string(needs.image != VK_NULL_HANDLE ? "the image" : "the VkBuffer") +
+                " and " + describe(buffer),
+            "Allocate the frame with another exporter, or have the GPU export it");
+
+    // The driver takes the fd where the import succeeds, so it gets a duplicate.
+    auto copy = UniqueFd::duplicate(buffer.fd());
+    if (!copy) {
+        copy.error().operation = purpose.operation;
+        return tl::unexpected(std::move(copy.error()));
+    }
+    const VkImportMemoryFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
+                                         .pNext = nullptr,
+                                         .handleType = dma_buf,
+                                         .fd = copy->release()};
+    VulkanMemory memory;
+    result = allocate(driver, needs, *type, &import, memory);
+    if (result == VK_SUCCESS)
+        return memory;
+    sys::take_back(import.fd, buffer.fd());
+    return refuse_vk(purpose, result, "the driver did not import " + describe(buffer),
+                     "Allocate the frame with another exporter, and with its fd read-write: some "
+                     "drivers map it");
+}
+
+Result<VulkanMemory> allocate_exportable(const VulkanDriver& driver, const VulkanMemoryNeeds& needs,
+                                         const VulkanMemoryPurpose& purpose) {
+    const auto type = memory_type(driver, needs.requirements.memoryTypeBits);
+    if (!type)
+        return refuse(purpose, Errc::unsupported, "the driver has no memory type for it",
+                      "Ask for another format, usage or size, or use another device");
+    const VkExportMemoryAllocateInfo exported{.sType =
+                                                  VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO,
+                                              .pNext = nullptr,
+                                              .handleTypes = dma_buf};
+    VulkanMemory memory;
+    const VkResult result = allocate(driver, needs, *type, &exported, memory);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object,
+                                        "no memory of " + std::to_string(needs.requirements.size) +
+                                            " bytes was to be had for it",
+                                        "Free images and buffers that are no longer used"));
+    return memory;
+}
+
+Result<DmaBuf> export_memory(const VulkanDriver& driver, VkDeviceMemory memory,
+                             const VulkanMemoryPurpose& purpose) {
+    const VkMemoryGetFdInfoKHR get{.sType = VK_STRUCTURE_TYPE_MEMORY_GET_FD_INFO_KHR,
+                                   .pNext = nullptr,
+                                   .memory = memory,
+                                   .handleType = dma_buf};
+    int raw = -1;
+    const VkResult result = driver.vk.GetMemoryFdKHR(driver.info.device, &get, &raw);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(
+            failed_vk(result, purpose.operation, purpose.object, "vkGetMemoryFdKHR gave no dma-buf",
+                      "Close fds that are no longer used, or use another device"));
+    UniqueFd fd(std::move(raw));
+    // Drivers do not all ask for CLOEXEC (lavapipe does not). One that gave no fd at all is left to
+    // from_fd, which says so.
+    if (fd)
+        (void)fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+    return DmaBuf::from_fd(std::move(fd));
+}
+
+} // namespace sluice

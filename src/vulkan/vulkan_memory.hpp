@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// Device memory that is a dma-buf, somebody's or Vulkan's own. Not installed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <sluice/dma_buf.hpp>
+
+#include "vulkan/vulkan_driver.hpp"
+
+namespace sluice {
+
+/// The memory that an image, one plane of it, or a buffer must have.
+struct VulkanMemoryNeeds {
+    VkMemoryRequirements requirements = {};
+    bool dedicated = false;         // to the one below
+    VkImage image = VK_NULL_HANDLE; // this one or the next
+    VkBuffer buffer = VK_NULL_HANDLE;
+};
+
+/// For the Errors.
+struct VulkanMemoryPurpose {
+    const char* operation = "";
+    std::string object;
+};
+
+/// Memory as it was allocated. It is not owned here.
+struct VulkanMemory {
+    VkDeviceMemory handle = VK_NULL_HANDLE;
+    VkMemoryPropertyFlags flags = 0; // of its type
+};
+
+/// Imports \p buffer, whose fd stays where it is.
+/// \returns the memory, or `out_of_bounds`: it is too small; `wrong_object`: the driver does not
+///   take it for a dma-buf; `unsupported`, `no_resources`, `device_lost`, `failed`.
+[[nodiscard]] Result<VulkanMemory> import_memory(const VulkanDriver& driver,
+                                                 const VulkanMemoryNeeds& needs,
+                                                 const DmaBuf& buffer,
+                                                 const VulkanMemoryPurpose& purpose);
+
+/// Allocates memory that `export_memory` can export.
+[[nodiscard]] Result<VulkanMemory> allocate_exportable(const VulkanDriver& driver,
+                                                       const VulkanMemoryNeeds& needs,
+                                                       const VulkanMemoryPurpose& purpose);
+
+/// The dma-buf of \p memory.
+/// \returns it, or `wrong_object`: what the driver gave is none; or a VkResult.
+[[nodiscard]] Result<DmaBuf> export_memory(const VulkanDriver& driver, VkDeviceMemory memory,
+                                           const VulkanMemoryPurpose& purpose);
+
+} // namespace sluice

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+// Exported images with a modifier to choose, and of several planes; vulkan_test.cpp has the rest.
+#include <sluice/vulkan_image.hpp>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include <drm_fourcc.h>
+#include <fcntl.h>
+
+#include <sluice/vulkan_format.hpp>
+
+#include "support/fake_vulkan.hpp"
+#include "support/open_fds.hpp"
+
+namespace sluice {
+namespace {
+
+using test::FakeVulkan;
+using Kinds = std::multiset<std::string>;
+using Modifiers = std::vector<std::uint64_t>;
+
+constexpr VkFormatFeatureFlags everything = ~VkFormatFeatureFlags{0};
+constexpr std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
+constexpr std::uint64_t tiled = I915_FORMAT_MOD_X_TILED;
+constexpr std::uint64_t compressed = I915_FORMAT_MOD_Y_TILED_CCS;
+
+class VulkanExportTest : public test::FdTest {
+protected:
+    void SetUp() override {
+        FdTest::SetUp();
+        libc_.memfds_are_dma_bufs();
+        driver_.devices[0].modifiers = {
+            {linear, 1, everything},
+            {tiled, 1, everything},
+            {compressed, 2, VK_FORMAT_FEATURE_SAMPLED_IMAGE_BIT | VK_FORMAT_FEATURE_BLIT_DST_BIT}};
+        driver_.further_planes = {{.offset = 4096, .rowPitch = 64}};
+        driver_.memory_size = 16384;
+    }
+
+    VulkanDevice wrap() {
+        auto device = VulkanDevice::wrap(driver_.application());
+        EXPECT_TRUE(device) << device.error().message();
+        return std::move(*device);
+    }
+
+    static Result<VulkanImage> make(const VulkanDevice& device, const Modifiers& modifiers,
+                                    VkImageUsageFlags usage = VK_IMAGE_USAGE_SAMPLED_BIT,
+                                    std::uint32_t format = DRM_FORMAT_XRGB8888) {
+        return device.export_image(
+            {.width = 16, .height = 16, .format = format, .usage = usage, .modifiers = modifiers});
+    }
+
+    static void expect_refused(const Result<VulkanImage>& result, Errc code,
+                               const std::vector<std::string>& words) {
+        ASSERT_FALSE(result);
+        EXPECT_EQ(to_string(result.error().code), to_string(code)) << result.error().message();
+        for (const std::string& word : words)
+            EXPECT_NE(result.error().message().find(word), std::string::npos)
+                << word << " in " << result.error().message();
+        EXPECT_FALSE(result.error().remedy.empty());
+    }
+
+    test::ScriptedLibc libc_;
+    FakeVulkan driver_;
+};
+
+TEST_F(VulkanExportTest, TheFrameSaysWhatTheDriverChose) {
+    const VulkanDevice device = wrap();
+    for (const std::uint64_t taken : {linear, tiled, compressed}) {
+        driver_.takes_modifier = taken;
+        auto image = make(device, {tiled, compressed, linear});
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(driver_.images.back().modifiers, (Modifiers{tiled, compressed, linear}));
+        const FrameLayout& layout = image->frame().layout();
+        EXPECT_EQ(layout.modifier, taken);
+        EXPECT_EQ(layout.plane_count, taken == compressed ? 2U : 1U);
+        EXPECT_EQ(layout.planes[0].stride, 64U);
+        EXPECT_EQ(layout.planes[1].offset, taken == compressed ? 4096U : 0U);
+        EXPECT_EQ(layout.planes[1].stride, taken == compressed ? 64U : 0U);
+        EXPECT_EQ(fcntl(image->frame().buffer().fd(), F_GETFD), FD_CLOEXEC);
+    }
+}
+
+TEST_F(VulkanExportTest, OffersTheDriverOnlyWhatItHas) {
+    const VulkanDevice device = wrap();
+    constexpr VkImageUsageFlags usage = VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_STORAGE_BIT;
+    auto image = make(device, {I915_FORMAT_MOD_Yf_TILED, compressed, tiled}, usage);
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(driver_.images.back().modifiers, Modifiers{tiled});
+    EXPECT_EQ(image->frame().layout().modifier, tiled);
+    expect_refused(make(device, {I915_FORMAT_MOD_Yf_TILED, compressed}, usage), Errc::unsupported,
+                   {"16x16 XR24", "INTEL 0x100000000000003: the driver does not have it",
+                    "it has LINEAR, INTEL 0x100000000000001",
+                    "INTEL 0x100000000000004: it lacks STORAGE"});
+    expect_refused(make(device, {linear, DRM_FORMAT_MOD_INVALID}), Errc::invalid_argument,
+                   {"INVALID names no layout"});
+    EXPECT_EQ(driver_.images.size(), 1U);
+}
+
+TEST_F(VulkanExportTest, RefusesAModifierOfMorePlanesThanAFrameHas) {
+    driver_.devices[0].modifiers.push_back({I915_FORMAT_MOD_4_TILED, 5, everything});
+    expect_refused(make(wrap(), {I915_FORMAT_MOD_4_TILED}), Errc::unsupported,
+                   {"it has 5 memory planes, and a frame has 4"});
+    EXPECT_TRUE(driver_.images.empty());
+}
+
+TEST_F(VulkanExportTest, RefusesAModifierThatNobodyAskedFor) {
+    const VulkanDevice device = wrap();
+    driver_.takes_modifier = compressed;
+    expect_refused(make(device, {linear, tiled}), Errc::failed,
+                   {"took modifier INTEL 0x100000000000004"});
+    EXPECT_EQ(driver_.living(), Kinds{});
+}
+
+TEST_F(VulkanExportTest, APlanesNumbersMustFit32BitsAndTheBuffer) {
+    const VulkanDevice device = wrap();
+    const struct {
+        VkSubresourceLayout plane;
+        Errc code;
+        const char* words;
+    } cases[] = {
+        {{.offset = VkDeviceSize{1} << 32, .rowPitch = 64}, Errc::unsupported, "plane 1 out at"},
+        {{.offset = 0, .rowPitch = VkDeviceSize{1} << 32}, Errc::unsupported, "4294967296 bytes"},
+        {{.offset = 16384, .rowPitch = 64}, Errc::out_of_bounds, "the buffer holds 16384"},
+    };
+    for (const auto& each : cases) {
+        driver_.further_planes = {each.plane};
+        expect_refused(make(device, {compressed}), each.code, {each.words});
+        EXPECT_EQ(driver_.living(), Kinds{});
+    }
+}
+
+TEST_F(VulkanExportTest, ExportsFormatsOfSeveralPlanesWhereTheDriverHasThem) {
+    driver_.devices[0].modifiers = {{linear, 2, everything}};
+    const VulkanDevice device = wrap();
+    auto image = make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT, DRM_FORMAT_NV12);
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(image->format(), VK_FORMAT_G8_B8R8_2PLANE_420_UNORM);
+    EXPECT_EQ(image->frame().layout().plane_count, 2U);
+    EXPECT_EQ(image->frame().layout().planes[1].offset, 4096U);
+    EXPECT_EQ(driver_.images[0].info.flags, 0U) << "not disjoint: one buffer holds both";
+    EXPECT_EQ(driver_.allocations.size(), 1U);
+    EXPECT_EQ(image->frame().buffers().size(), 1U);
+}
+
+TEST_F(VulkanExportTest, SwizzledFormatsAreExportedForWhatSwizzles) {
+    const VulkanDevice device = wrap();
+    constexpr VkImageUsageFlags copied =
+        VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_TRANSFER_DST_BIT;
+    for (const VkImageUsageFlags usage : {copied, copied | VK_IMAGE_USAGE_SAMPLED_BIT}) {
+        auto image = make(device, {}, usage, DRM_FORMAT_BGRA8888);
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(image->format(), VK_FORMAT_R8G8B8A8_UNORM);
+    }
+    for (const VkImageUsageFlags usage :
+         {VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, VK_IMAGE_USAGE_STORAGE_BIT,
+          VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT})
+        expect_refused(make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT | usage, DRM_FORMAT_BGRA8888),
+                       Errc::unsupported, {"BA24", "only sampling moves them"});
+}
+
+TEST_F(VulkanExportTest, EveryFormatOfTheTableCanBeExportedFromADriverThatHasIt) {
+    for (const VulkanFormatInfo& each : vulkan_formats())
+        driver_.devices[0].formats.insert(each.format);
+    for (const VulkanFormatInfo& each : vulkan_formats()) {
+        if (each.format == VK_FORMAT_UNDEFINED)
+            continue;
+        const FormatInfo& format = *find_format(each.fourcc);
+        SCOPED_TRACE(format.name);
+        driver_.devices[0].modifiers = {{linear, format.plane_count, everything}};
+        driver_.row_pitch = 768; // for 16 pixels of any of them, and a multiple of 3 bytes
+        driver_.memory_size = 768 * 16 * 4;
+        driver_.further_planes = {{.offset = 12288, .rowPitch = 768},
+                                  {.offset = 24576, .rowPitch = 768}};
+        auto image = make(wrap(), {}, VK_IMAGE_USAGE_SAMPLED_BIT, each.fourcc);
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(image->frame().layout().format, each.fourcc);
+        EXPECT_EQ(image->frame().layout().plane_count, format.plane_count);
+    }
+}
+
+} // namespace
+} // namespace sluice
