@@ -56,9 +56,19 @@ public:
     [[nodiscard]] VkImage image() const noexcept;
     [[nodiscard]] VkFormat format() const noexcept;
 
+    /// The view of all of it as its format's colours: with the components that move every channel
+    /// to its place (vulkan_format.hpp) and, for an image that holds YCbCr, with \p conversion,
+    /// which the sampler must have too and which must live as long. Made the first time and kept;
+    /// it goes with the image. Needs a usage that views are for (sampled, storage, attachment).
+    /// \returns it, or
+    ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
+    [[nodiscard]] Result<VkImageView>
+    view(VkSamplerYcbcrConversion conversion = VK_NULL_HANDLE) const noexcept;
+
     /// The barrier that takes the image over from whoever used the frame before
-    /// (VK_QUEUE_FAMILY_FOREIGN_EXT): record it first, with the stages that use the image as its
-    /// destination. It orders nothing in time: that is the fences' part.
+    /// (VK_QUEUE_FAMILY_FOREIGN_EXT, see `VulkanDeviceCaps::foreign_queue`): record it first, with
+    /// the stages that use the image as both its source and its destination, and have the
+    /// submission wait in those stages. It orders nothing in time: that is the fences' part.
     /// \param layout the layout to use it in; \param access what will be done in it.
     [[nodiscard]] VkImageMemoryBarrier acquire_barrier(Contents contents, VkImageLayout layout,
                                                        VkAccessFlags access) const noexcept;
@@ -67,6 +77,14 @@ public:
     /// as its source and VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT as its destination.
     [[nodiscard]] VkImageMemoryBarrier release_barrier(VkImageLayout layout,
                                                        VkAccessFlags access) const noexcept;
+
+    /// The same two for vkCmdPipelineBarrier2 (VK_KHR_synchronization2), stages included.
+    [[nodiscard]] VkImageMemoryBarrier2 acquire_barrier2(Contents contents, VkImageLayout layout,
+                                                         VkPipelineStageFlags2 stages,
+                                                         VkAccessFlags2 access) const noexcept;
+    [[nodiscard]] VkImageMemoryBarrier2 release_barrier2(VkImageLayout layout,
+                                                         VkPipelineStageFlags2 stages,
+                                                         VkAccessFlags2 access) const noexcept;
 
     struct State; ///< Not part of the API.
 

@@ -28,6 +28,7 @@ struct Subject {
     const VulkanDriver& device;
     const Frame& frame;
     VkFormat format = VK_FORMAT_UNDEFINED;
+    VkComponentMapping components = {};
     VkExtent2D extent = {};
     std::uint32_t first_plane = 0;
     std::uint32_t plane_count = 0;
@@ -205,6 +206,7 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
             return pixels / size + (pixels % size != 0 ? 1 : 0);
         };
         subject.format = view.format;
+        subject.components = view.components;
         subject.extent = {texels(layout.width, view.texel_width),
                           texels(layout.height, view.texel_height)};
         subject.first_plane = view.plane;
@@ -223,6 +225,7 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                           ", which Vulkan asks of this format",
                       "Attach the planes one by one (VulkanAttachInfo::view)");
     subject.format = format->format;
+    subject.components = whole_components(layout.format);
     return subject;
 }
 
@@ -268,8 +271,9 @@ Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
         FrameUse::watch(frame, state_->weak_from_this());
     std::shared_ptr<const VulkanAttachment::State> state;
     if (made)
-        state = state_->attachments.insert(key, std::make_shared<const VulkanImage::State>(
-                                                    std::move(handles), subject->format, frame));
+        state = state_->attachments.insert(
+            key, std::make_shared<const VulkanImage::State>(std::move(handles), subject->format,
+                                                            subject->components, frame));
     FrameUse::end(frame);
     if (!made)
         return tl::unexpected(std::move(made.error()));

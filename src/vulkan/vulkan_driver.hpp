@@ -29,9 +29,13 @@ namespace sluice {
     F(BindImageMemory2)                              \
     F(CreateFence)                                   \
     F(CreateImage)                                   \
+    F(CreateImageView)                               \
+    F(CreateSamplerYcbcrConversion)                  \
     F(CreateSemaphore)                               \
     F(DestroyFence)                                  \
     F(DestroyImage)                                  \
+    F(DestroyImageView)                              \
+    F(DestroySamplerYcbcrConversion)                 \
     F(DestroySemaphore)                              \
     F(FreeMemory)                                    \
     F(GetFenceStatus)                                \
@@ -76,6 +80,11 @@ struct VulkanDriver {
         abandoned = true;
         if (owner)
             owner->abandoned = true;
+    }
+
+    /// Which queue family others are, in barriers.
+    [[nodiscard]] std::uint32_t foreign_family() const noexcept {
+        return caps.foreign_queue ? VK_QUEUE_FAMILY_FOREIGN_EXT : VK_QUEUE_FAMILY_EXTERNAL;
     }
 
     VulkanDeviceInfo info; // without its span

@@ -241,8 +241,9 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
     auto frame = Frame::create(*layout, std::move(*buffer));
     if (!frame)
         return tl::unexpected(std::move(frame.error()));
-    return VulkanImage(
-        std::make_shared<const VulkanImage::State>(std::move(image), *format, *frame), *frame);
+    return VulkanImage(std::make_shared<const VulkanImage::State>(
+                           std::move(image), *format, whole_components(info.format), *frame),
+                       *frame);
 }
 
 } // namespace sluice

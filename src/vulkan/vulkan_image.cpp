@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "vulkan/vulkan_device_state.hpp"
+#include "vulkan/vulkan_error.hpp"
 #include "vulkan/vulkan_image_state.hpp"
+#include <sluice/vulkan_format.hpp>
 
 namespace sluice {
 
@@ -26,6 +28,22 @@ VkImageMemoryBarrier barrier(VkImage image) noexcept {
                                                      .levelCount = 1,
                                                      .baseArrayLayer = 0,
                                                      .layerCount = 1}};
+}
+
+/// The same without stages and access, for the larger masks of synchronization2.
+VkImageMemoryBarrier2 in_stages(const VkImageMemoryBarrier& from) noexcept {
+    return VkImageMemoryBarrier2{.sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER_2,
+                                 .pNext = nullptr,
+                                 .srcStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                 .srcAccessMask = VK_ACCESS_2_NONE,
+                                 .dstStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                 .dstAccessMask = VK_ACCESS_2_NONE,
+                                 .oldLayout = from.oldLayout,
+                                 .newLayout = from.newLayout,
+                                 .srcQueueFamilyIndex = from.srcQueueFamilyIndex,
+                                 .dstQueueFamilyIndex = from.dstQueueFamilyIndex,
+                                 .image = from.image,
+                                 .subresourceRange = from.subresourceRange};
 }
 
 } // namespace
@@ -80,6 +98,11 @@ VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
             .image = image};
 }
 
+VkComponentMapping whole_components(std::uint32_t format) noexcept {
+    const VulkanFormatInfo* info = find_vulkan_format(format);
+    return info == nullptr || info->is_ycbcr ? VkComponentMapping{} : info->components;
+}
+
 VkImageAspectFlagBits memory_plane(std::uint32_t index) noexcept {
     constexpr std::array planes{
         VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_1_BIT_EXT,
@@ -102,6 +125,39 @@ VkFormat VulkanImage::format() const noexcept {
     return state().format;
 }
 
+Result<VkImageView> VulkanImage::view(VkSamplerYcbcrConversion conversion) const noexcept {
+    const State& of = state();
+    const VulkanDriver& driver = *of.image.device;
+    const std::scoped_lock held(of.lock);
+    for (const auto& [with, known] : of.image.views)
+        if (with == conversion)
+            return known;
+    const VkSamplerYcbcrConversionInfo converted{
+        .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO,
+        .pNext = nullptr,
+        .conversion = conversion};
+    // A conversion moves the channels by itself, and suffers no other mapping.
+    const bool converts = conversion != VK_NULL_HANDLE;
+    const VkImageViewCreateInfo create{.sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
+                                       .pNext = converts ? &converted : nullptr,
+                                       .flags = 0,
+                                       .image = of.image.image,
+                                       .viewType = VK_IMAGE_VIEW_TYPE_2D,
+                                       .format = of.format,
+                                       .components =
+                                           converts ? VkComponentMapping{} : of.components,
+                                       .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1}};
+    VkImageView created = VK_NULL_HANDLE;
+    const VkResult result =
+        driver.vk.CreateImageView(driver.info.device, &create, nullptr, &created);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(failed_vk(result, "VulkanImage::view",
+                                        describe(frame().layout()) + " on " + driver.name,
+                                        "vkCreateImageView failed", "Free device objects"));
+    of.image.views.emplace_back(conversion, created);
+    return created;
+}
+
 VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayout layout,
                                                   VkAccessFlags access) const noexcept {
     VkImageMemoryBarrier acquire = barrier(image());
@@ -111,7 +167,7 @@ VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayo
         // "Queue Family Ownership Transfer": one whose contents are not needed is to be left out.
         acquire.oldLayout = VK_IMAGE_LAYOUT_UNDEFINED;
     } else {
-        acquire.srcQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+        acquire.srcQueueFamilyIndex = state().image.device->foreign_family();
         acquire.dstQueueFamilyIndex = state().image.device->info.queue_family;
     }
     return acquire;
@@ -123,7 +179,26 @@ VkImageMemoryBarrier VulkanImage::release_barrier(VkImageLayout layout,
     release.srcAccessMask = access;
     release.oldLayout = layout;
     release.srcQueueFamilyIndex = state().image.device->info.queue_family;
-    release.dstQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+    release.dstQueueFamilyIndex = state().image.device->foreign_family();
+    return release;
+}
+
+VkImageMemoryBarrier2 VulkanImage::acquire_barrier2(Contents contents, VkImageLayout layout,
+                                                    VkPipelineStageFlags2 stages,
+                                                    VkAccessFlags2 access) const noexcept {
+    VkImageMemoryBarrier2 acquire = in_stages(acquire_barrier(contents, layout, 0));
+    acquire.srcStageMask = stages; // what the semaphores hold back
+    acquire.dstStageMask = stages;
+    acquire.dstAccessMask = access;
+    return acquire;
+}
+
+VkImageMemoryBarrier2 VulkanImage::release_barrier2(VkImageLayout layout,
+                                                    VkPipelineStageFlags2 stages,
+                                                    VkAccessFlags2 access) const noexcept {
+    VkImageMemoryBarrier2 release = in_stages(release_barrier(layout, 0));
+    release.srcStageMask = stages;
+    release.srcAccessMask = access;
     return release;
 }
 

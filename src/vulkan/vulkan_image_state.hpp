@@ -5,8 +5,10 @@
 
 #include <array>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <sluice/vulkan_image.hpp>
 
@@ -16,17 +18,19 @@
 
 namespace sluice {
 
-/// A VkImage and its memories, destroyed together, image first.
+/// A VkImage, its memories and views, destroyed together, views first.
 struct VulkanImageHandles {
     explicit VulkanImageHandles(std::shared_ptr<const VulkanDriver> of) noexcept
         : device(std::move(of)) {}
     VulkanImageHandles(VulkanImageHandles&& other) noexcept
         : device(std::move(other.device)), image(std::exchange(other.image, VK_NULL_HANDLE)),
-          memories(std::exchange(other.memories, {})) {}
+          memories(std::exchange(other.memories, {})), views(std::move(other.views)) {}
     VulkanImageHandles& operator=(VulkanImageHandles&&) = delete;
     ~VulkanImageHandles() {
         if (device == nullptr || device->abandoned)
             return;
+        for (const auto& [conversion, view] : views)
+            device->vk.DestroyImageView(device->info.device, view, nullptr);
         if (image != VK_NULL_HANDLE)
             device->vk.DestroyImage(device->info.device, image, nullptr);
         for (VkDeviceMemory memory : memories)
@@ -37,16 +41,20 @@ struct VulkanImageHandles {
     std::shared_ptr<const VulkanDriver> device;
     VkImage image = VK_NULL_HANDLE;
     std::array<VkDeviceMemory, max_planes> memories{}; // more than one where planes are disjoint
+    std::vector<std::pair<VkSamplerYcbcrConversion, VkImageView>> views;
 };
 
 struct VulkanImage::State : VulkanAttachment::State {
-    State(VulkanImageHandles&& made, VkFormat of, Frame in) noexcept
-        : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of) {}
+    State(VulkanImageHandles&& made, VkFormat of, VkComponentMapping channels, Frame in) noexcept
+        : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of),
+          components(channels) {}
 
     [[nodiscard]] const VulkanDriver& driver() const noexcept override { return *image.device; }
 
-    VulkanImageHandles image;
+    mutable std::mutex lock; // over the views
+    mutable VulkanImageHandles image;
     VkFormat format;
+    VkComponentMapping components; // for views without a conversion
 };
 
 /// The image to create: two-dimensional, of one level, layer and sample.
@@ -65,6 +73,10 @@ struct VulkanImagePlan {
 /// What \p image, or memory plane \p plane of it where it is disjoint, must have for memory.
 [[nodiscard]] VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
                                             std::optional<std::uint32_t> plane = std::nullopt);
+
+/// The components for views of all of a frame of \p format (DRM_FORMAT_*): those of YCbCr are its
+/// conversion's.
+[[nodiscard]] VkComponentMapping whole_components(std::uint32_t format) noexcept;
 
 /// Which bit names memory plane \p index.
 [[nodiscard]] VkImageAspectFlagBits memory_plane(std::uint32_t index) noexcept;

@@ -377,6 +377,49 @@ struct FakeVulkan::Functions {
         return VK_SUCCESS;
     }
 
+    static VkResult VKAPI_CALL CreateImageView(VkDevice device, const VkImageViewCreateInfo* info,
+                                               const VkAllocationCallbacks*, VkImageView* view) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        fake.use("image", number(info->image), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return failed(result, view);
+        const auto* converted = chained<VkSamplerYcbcrConversionInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO);
+        if (converted)
+            fake.use("conversion", number(converted->conversion), __func__);
+        fake.views.push_back(
+            {.info = *info, .conversion = converted ? converted->conversion : VK_NULL_HANDLE});
+        *view = handle<VkImageView>(fake.add({.kind = "view", .parent = number(info->image)}));
+        return VK_SUCCESS;
+    }
+
+    static void VKAPI_CALL DestroyImageView(VkDevice device, VkImageView view,
+                                            const VkAllocationCallbacks*) {
+        driver().use("device", number(device), __func__);
+        driver().destroy("view", number(view), __func__);
+    }
+
+    static VkResult VKAPI_CALL CreateSamplerYcbcrConversion(
+        VkDevice device, const VkSamplerYcbcrConversionCreateInfo* info,
+        const VkAllocationCallbacks*, VkSamplerYcbcrConversion* conversion) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return failed(result, conversion);
+        fake.conversions.push_back(*info);
+        *conversion = handle<VkSamplerYcbcrConversion>(
+            fake.add({.kind = "conversion", .parent = number(device)}));
+        return VK_SUCCESS;
+    }
+
+    static void VKAPI_CALL DestroySamplerYcbcrConversion(VkDevice device,
+                                                         VkSamplerYcbcrConversion conversion,
+                                                         const VkAllocationCallbacks*) {
+        driver().use("device", number(device), __func__);
+        driver().destroy("conversion", number(conversion), __func__);
+    }
+
     static void VKAPI_CALL DestroyImage(VkDevice device, VkImage image,
                                         const VkAllocationCallbacks*) {
         driver().use("device", number(device), __func__);
@@ -768,10 +811,14 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_device, BindImageMemory2),
         ENTRY(of_device, CreateFence),
         ENTRY(of_device, CreateImage),
+        ENTRY(of_device, CreateImageView),
+        ENTRY(of_device, CreateSamplerYcbcrConversion),
         ENTRY(of_device, CreateSemaphore),
         ENTRY(of_device, DestroyDevice),
         ENTRY(of_device, DestroyFence),
         ENTRY(of_device, DestroyImage),
+        ENTRY(of_device, DestroyImageView),
+        ENTRY(of_device, DestroySamplerYcbcrConversion),
         ENTRY(of_device, DestroySemaphore),
         ENTRY(of_device, FreeMemory),
         ENTRY(of_device, GetDeviceQueue),

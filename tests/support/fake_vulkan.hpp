@@ -82,6 +82,10 @@ struct FakeImageRequest {
     std::vector<std::uint64_t> modifiers;
     std::vector<VkSubresourceLayout> planes; // of the explicit create info
 };
+struct FakeView {
+    VkImageViewCreateInfo info; // its pointers are dead
+    VkSamplerYcbcrConversion conversion;
+};
 struct FakeAllocation {
     VkDeviceSize size;
     std::uint32_t memory_type;
@@ -155,6 +159,8 @@ public:
     std::vector<FakeDeviceRequest> created_devices;
     std::set<VkFormat> asked_formats; ///< Of vkGetPhysicalDeviceFormatProperties2.
     std::vector<FakeImageRequest> images;
+    std::vector<FakeView> views;
+    std::vector<VkSamplerYcbcrConversionCreateInfo> conversions;
     std::vector<FakeAllocation> allocations;
     std::vector<FakeSubmission> submissions;
     std::vector<std::uint64_t> wait_timeouts;

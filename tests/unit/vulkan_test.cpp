@@ -854,6 +854,71 @@ TEST_F(VulkanImageTest, ReleasingGivesOwnershipToAForeignQueueInGeneral) {
     EXPECT_EQ(barrier.dstAccessMask, 0U);
 }
 
+TEST_F(VulkanImageTest, BarriersOfSynchronization2SayTheSameWithStages) {
+    const VulkanImage image = export_from(wrap());
+    constexpr auto layout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL;
+    constexpr VkPipelineStageFlags2 stages = VK_PIPELINE_STAGE_2_COPY_BIT; // beyond 32 bits
+    constexpr VkAccessFlags2 access = VK_ACCESS_2_SHADER_SAMPLED_READ_BIT;
+    for (const Contents contents : {Contents::keep, Contents::discard}) {
+        const auto legacy = image.acquire_barrier(contents, layout, 0);
+        const auto barrier = image.acquire_barrier2(contents, layout, stages, access);
+        EXPECT_EQ(barrier.sType, VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER_2);
+        EXPECT_EQ(barrier.srcStageMask, stages) << "where the semaphores hold it back";
+        EXPECT_EQ(barrier.srcAccessMask, VK_ACCESS_2_NONE);
+        EXPECT_EQ(barrier.dstStageMask, stages);
+        EXPECT_EQ(barrier.dstAccessMask, access);
+        EXPECT_EQ(barrier.oldLayout, legacy.oldLayout);
+        EXPECT_EQ(barrier.newLayout, layout);
+        EXPECT_EQ(barrier.srcQueueFamilyIndex, legacy.srcQueueFamilyIndex);
+        EXPECT_EQ(barrier.dstQueueFamilyIndex, legacy.dstQueueFamilyIndex);
+        EXPECT_EQ(barrier.image, image.image());
+        EXPECT_EQ(barrier.subresourceRange.aspectMask, legacy.subresourceRange.aspectMask);
+    }
+    const auto release = image.release_barrier2(layout, stages, access);
+    EXPECT_EQ(release.srcStageMask, stages);
+    EXPECT_EQ(release.srcAccessMask, access);
+    EXPECT_EQ(release.dstStageMask, VK_PIPELINE_STAGE_2_NONE);
+    EXPECT_EQ(release.dstAccessMask, VK_ACCESS_2_NONE);
+    EXPECT_EQ(release.oldLayout, layout);
+    EXPECT_EQ(release.newLayout, VK_IMAGE_LAYOUT_GENERAL);
+    EXPECT_EQ(release.dstQueueFamilyIndex, VK_QUEUE_FAMILY_FOREIGN_EXT);
+}
+
+TEST_F(VulkanImageTest, WithoutForeignQueuesOthersAreExternal) {
+    const char* const least[] = {VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+                                 VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME,
+                                 VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME};
+    VulkanDeviceInfo info = driver_.application();
+    info.extensions = least;
+    const VulkanImage image = export_from(*VulkanDevice::wrap(info));
+    EXPECT_EQ(image.acquire_barrier(Contents::keep, VK_IMAGE_LAYOUT_GENERAL, 0).srcQueueFamilyIndex,
+              VK_QUEUE_FAMILY_EXTERNAL);
+    EXPECT_EQ(image.release_barrier(VK_IMAGE_LAYOUT_GENERAL, 0).dstQueueFamilyIndex,
+              VK_QUEUE_FAMILY_EXTERNAL);
+}
+
+TEST_F(VulkanImageTest, ItsViewIsMadeOnceAndGoesWithIt) {
+    const VulkanDevice device = wrap();
+    {
+        const VulkanImage image = export_from(device);
+        driver_.fail("vkCreateImageView", VK_ERROR_OUT_OF_DEVICE_MEMORY);
+        expect_refused(image.view(), Errc::no_resources, {"VulkanImage::view", "Fake GPU"},
+                       VK_ERROR_OUT_OF_DEVICE_MEMORY);
+        const auto view = image.view();
+        ASSERT_TRUE(view) << view.error().message();
+        const VulkanImage copy = image; // NOLINT(performance-unnecessary-copy-initialization)
+        EXPECT_EQ(*copy.view(), *view);
+        EXPECT_EQ(driver_.living(), (Kinds{"image", "memory", "view"}));
+        const auto& made = driver_.views.back().info;
+        EXPECT_EQ(made.image, image.image());
+        EXPECT_EQ(made.format, image.format());
+        EXPECT_EQ(made.viewType, VK_IMAGE_VIEW_TYPE_2D);
+        EXPECT_EQ(made.components.a, VK_COMPONENT_SWIZZLE_ONE) << "XR24 has no alpha";
+        EXPECT_EQ(driver_.views.back().conversion, VkSamplerYcbcrConversion(VK_NULL_HANDLE));
+    }
+    EXPECT_EQ(driver_.living(), Kinds{});
+}
+
 // ---- VulkanContext ----
 
 class VulkanContextTest : public VulkanTest {
