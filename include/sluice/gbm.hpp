@@ -16,7 +16,9 @@ namespace sluice {
 /// Makes frames that a GPU or its display likes best: stride and offsets are the driver's.
 ///
 /// The driver chooses among `FrameSpec::modifiers`, and the frame has all memory planes of the
-/// choice, in one buffer or several. Where it chooses nothing, LINEAR is tried if it is among them.
+/// choice, in one buffer or several. Where it chooses nothing, LINEAR is tried if it is among them,
+/// and a layout without a name (INVALID) only after that.
+///
 /// A GBM buffer counts as LINEAR where the driver says so (gbm_bo_get_modifier), or where it was
 /// made with GBM_BO_USE_LINEAR ("Buffer is linear, i.e. not tiled") and the driver has no modifiers
 /// to name it by. One whose modifier stays DRM_FORMAT_MOD_INVALID otherwise goes only to who has

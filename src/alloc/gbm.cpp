@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -151,40 +152,32 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
     return Frame::create(made.layout, buffers);
 }
 
-/// A frame whose layout the driver chooses, among those named or as it likes.
-Result<Frame> allocate_chosen(GbmExporter::State& state, const FrameSpec& spec,
-                              const ExporterCaps& caps, const Wanted& wanted,
-                              std::uint32_t height) {
-    Bo bo(wanted.tiled ? gbm_bo_create_with_modifiers2(
-                             state.device, spec.width, height, spec.format, wanted.named.data(),
-                             static_cast<unsigned>(wanted.named.size()),
-                             state.usage & ~std::uint32_t{GBM_BO_USE_LINEAR})
-                       : nullptr);
-    // Drivers without modifiers have no such call; whoever takes INVALID takes what they make.
-    if (!bo && wanted.implicit)
-        bo.reset(gbm_bo_create(state.device, spec.width, height, spec.format, state.usage));
+/// Makes a frame of \p bo, which the driver laid out as it likes, if its modifier is among
+/// \p accepted; null is what GBM gave with errno set.
+Result<Frame> take_chosen(const GbmExporter::State& state, const FrameSpec& spec,
+                          const ExporterCaps& caps, std::span<const std::uint64_t> accepted,
+                          const Bo& bo) {
     if (!bo) {
         const int error = errno;
         std::string names;
-        for (const std::uint64_t each : spec.modifiers)
+        for (const std::uint64_t each : accepted)
             names += (names.empty() ? "" : ", ") + modifier_name(each);
         Error failure = sys::failed_call(error, operation, caps.name,
                                          alloc::describe(spec) +
                                              ": the driver makes no buffer with one of " + names,
-                                         "Offer LINEAR as well, or use another exporter");
+                                         "Offer other modifiers, or use another exporter");
         // Drivers that do not know a modifier set errno to anything, or leave it.
         if (failure.code != Errc::no_resources && failure.code != Errc::no_permission)
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));
     }
     const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
-    const bool named = std::ranges::find(wanted.named, modifier) != wanted.named.end();
-    if (!named && (!wanted.implicit || modifier != DRM_FORMAT_MOD_INVALID))
+    if (std::ranges::find(accepted, modifier) == accepted.end())
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              alloc::describe(spec) + ": the driver took modifier " +
                                                  modifier_name(modifier) +
                                                  ", which was not asked for",
-                                             "Offer LINEAR as well, or use another exporter"));
+                                             "Offer other modifiers, or use another exporter"));
     auto made = layout_of(bo.get(), spec, caps, modifier);
     if (!made)
         return tl::unexpected(std::move(made.error()));
@@ -194,6 +187,57 @@ Result<Frame> allocate_chosen(GbmExporter::State& state, const FrameSpec& spec,
                                              alloc::describe(spec) + ": " + problem,
                                              "Ask for smaller alignments, or offer LINEAR"));
     return share(state.card.get(), *made, spec, caps);
+}
+
+/// A LINEAR frame, from a buffer that is wider than the image where the stride needs it.
+Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& spec,
+                              const ExporterCaps& caps, std::uint32_t height) {
+    const auto refuse = [&](const std::string& problem, std::string remedy) {
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": " + problem,
+                                             std::move(remedy)));
+    };
+    if (std::ranges::find(caps.formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
+        caps.formats.end())
+        return refuse("the driver does not make this format LINEAR for this use",
+                      "Take one of ExporterCaps::formats");
+    const FormatInfo* format = find_format(spec.format);
+    const FormatPlane& block = format->planes[0];
+    std::uint32_t width = spec.width;
+    for (bool widened = false;; widened = true) {
+        const Bo bo = create_linear(state.device, width, height, spec.format, state.usage);
+        if (!bo) {
+            const int error = errno;
+            Error failure = sys::failed_call(
+                error, operation, caps.name,
+                alloc::describe(spec) + ": the driver makes no buffer of " + to_string(width) +
+                    "x" + to_string(height) + " pixels (gbm_bo_create)",
+                "Ask for a smaller one, or use another exporter");
+            return tl::unexpected(std::move(failure));
+        }
+        const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
+        if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
+            return refuse("the driver was asked for LINEAR and took modifier " +
+                              modifier_name(modifier),
+                          "Use another exporter");
+        auto made = layout_of(bo.get(), spec, caps, DRM_FORMAT_MOD_LINEAR);
+        if (!made)
+            return tl::unexpected(std::move(made.error()));
+        const std::string problem = misfit(made->layout, format->plane_count, spec);
+        if (!problem.empty()) {
+            // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
+            const auto stride =
+                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
+            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
+                                            block.block_bytes * block.block_width
+                                      : 0;
+            if (widened || wider <= width || wider > UINT32_MAX)
+                return refuse(problem, "Ask for smaller alignments, or use another exporter");
+            width = static_cast<std::uint32_t>(wider);
+            continue;
+        }
+        return share(state.card.get(), *made, spec, caps);
+    }
 }
 
 } // namespace
@@ -273,62 +317,25 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
     auto plan = alloc::plan_linear(linear_spec, caps(), std::max(spec.stride_alignment, 1U));
     if (!plan)
         return tl::unexpected(std::move(plan.error()));
-    const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
-        return tl::unexpected(alloc::refusal(
-            code, operation, caps(), alloc::describe(spec) + ": " + problem, std::move(remedy)));
-    };
     const auto height =
         static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
     const Wanted wanted(spec);
     const std::lock_guard lock(state_->mutex);
-    if (wanted.tiled || wanted.implicit) {
-        auto chosen = allocate_chosen(*state_, spec, caps(), wanted, height);
-        if (chosen || !wanted.linear)
-            return chosen;
-    }
-    if (std::ranges::find(caps().formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
-        caps().formats.end())
-        return refuse(Errc::unsupported, "the driver does not make this format LINEAR for this use",
-                      "Take one of ExporterCaps::formats");
-    const FormatInfo* format = find_format(spec.format);
-    const FormatPlane& block = format->planes[0];
-    std::uint32_t width = spec.width;
-    for (bool widened = false;; widened = true) {
-        const Bo bo = create_linear(state_->device, width, height, spec.format, state_->usage);
-        if (!bo) {
-            const int error = errno;
-            Error failure = sys::failed_call(
-                error, operation, caps().name,
-                alloc::describe(spec) + ": the driver makes no buffer of " + to_string(width) +
-                    "x" + to_string(height) + " pixels (gbm_bo_create)",
-                "Ask for a smaller one, or use another exporter");
-            return tl::unexpected(std::move(failure));
-        }
-        const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
-        if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
-            return refuse(Errc::unsupported,
-                          "the driver was asked for LINEAR and took modifier " +
-                              modifier_name(modifier),
-                          "Use another exporter");
-        auto made = layout_of(bo.get(), spec, caps(), DRM_FORMAT_MOD_LINEAR);
-        if (!made)
-            return tl::unexpected(std::move(made.error()));
-        const std::string problem = misfit(made->layout, format->plane_count, spec);
-        if (!problem.empty()) {
-            // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
-            const auto stride =
-                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
-            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
-                                            block.block_bytes * block.block_width
-                                      : 0;
-            if (widened || wider <= width || wider > UINT32_MAX)
-                return refuse(Errc::unsupported, problem,
-                              "Ask for smaller alignments, or use another exporter");
-            width = static_cast<std::uint32_t>(wider);
-            continue;
-        }
-        return share(state_->card.get(), *made, spec, caps());
-    }
+    Result<Frame> frame = tl::unexpected(Error());
+    if (wanted.tiled)
+        frame = take_chosen(*state_, spec, caps(), wanted.named,
+                            Bo(gbm_bo_create_with_modifiers2(
+                                state_->device, spec.width, height, spec.format,
+                                wanted.named.data(), static_cast<unsigned>(wanted.named.size()),
+                                state_->usage & ~std::uint32_t{GBM_BO_USE_LINEAR})));
+    if (!frame && wanted.linear)
+        frame = allocate_linear(*state_, spec, caps(), height);
+    // What the driver keeps to itself is for want of everything that has a name.
+    if (!frame && wanted.implicit)
+        frame = take_chosen(
+            *state_, spec, caps(), spec.modifiers,
+            Bo(gbm_bo_create(state_->device, spec.width, height, spec.format, state_->usage)));
+    return frame;
 }
 
 } // namespace sluice

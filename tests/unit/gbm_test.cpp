@@ -198,6 +198,64 @@ TEST_F(GbmTest, AnUnknownLayoutGoesOnlyToWhoTakesOne) {
     EXPECT_EQ(gbm.made.back().usage, 0U) << "nobody asked for LINEAR";
 }
 
+TEST_F(GbmTest, WhatHasANameComesBeforeWhatHasNone) {
+    const auto exporter = wrap();
+    bool knows_modifiers = true;
+    bool makes_linear = true;
+    gbm.create = [&](Bo& bo) {
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        if (bo.with_modifiers && knows_modifiers) {
+            if (!makes_linear || bo.offered.back() != DRM_FORMAT_MOD_LINEAR)
+                return EINVAL;
+            bo.modifier = DRM_FORMAT_MOD_LINEAR;
+        }
+        return (bo.usage & GBM_BO_USE_LINEAR) != 0 && !makes_linear ? EINVAL : 0;
+    };
+    FrameSpec spec = small;
+    const auto modifier = [&] {
+        auto frame = exporter->allocate_frame(spec);
+        EXPECT_TRUE(frame) << frame.error().message();
+        return frame ? frame->layout().modifier : 1;
+    };
+    for (const bool knows : {true, false}) {
+        knows_modifiers = knows;
+        makes_linear = true;
+        spec.modifiers = {DRM_FORMAT_MOD_INVALID, DRM_FORMAT_MOD_LINEAR};
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_LINEAR}) << knows;
+        spec.modifiers = {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_LINEAR}) << knows;
+        makes_linear = false;
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_INVALID}) << "nothing else is to be had";
+    }
+}
+
+TEST_F(GbmTest, WhoTakesAnUnknownLayoutDoesNotGetAnyOther) {
+    const auto exporter = wrap();
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    for (const auto& modifiers : std::vector<std::vector<std::uint64_t>>{
+             {DRM_FORMAT_MOD_INVALID}, {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED}}) {
+        spec.modifiers = modifiers;
+        expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                       {"took modifier INTEL 0x100000000000002", "which was not asked for"});
+    }
+    // A layout that was asked for may come by a way that names none.
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return bo.with_modifiers ? ENOSYS : 0;
+    };
+    spec.modifiers.push_back(I915_FORMAT_MOD_Y_TILED);
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, I915_FORMAT_MOD_Y_TILED);
+}
+
 TEST_F(GbmTest, ADriverThatLiesIsNotBelieved) {
     const auto exporter = wrap();
     FrameSpec spec = small;
