@@ -173,6 +173,19 @@ TEST_F(DumbTest, EveryFormatHasAFrameOfOddSize) {
         }
 }
 
+TEST_F(DumbTest, AnyStrideAlignmentLeadsToAFrame) {
+    const auto exporter = wrap();
+    for (const FormatInfo& format : formats())
+        for (std::uint32_t alignment = 1; alignment <= 40; ++alignment) {
+            auto frame = exporter->allocate_frame(
+                {.width = 33, .height = 3, .format = format.fourcc, .stride_alignment = alignment});
+            ASSERT_TRUE(frame) << alignment << ": " << frame.error().message();
+            for (std::uint32_t i = 0; i < format.plane_count; ++i)
+                EXPECT_EQ(frame->layout().planes[i].stride % alignment, 0U)
+                    << describe(frame->layout());
+        }
+}
+
 TEST_F(DumbTest, RefusesSizesThatTheKernelCannotCount) {
     const auto exporter = wrap();
     expect_refused(exporter->allocate({.size = 0}), Errc::invalid_argument, {"0 bytes"});
