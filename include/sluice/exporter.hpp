@@ -107,7 +107,9 @@ public:
     /// the other, LINEAR; the drivers that lay frames out themselves answer for theirs.
     /// \returns the frame, or what `allocate` gives, and
     ///   - `invalid_argument`: no pixels, or an alignment that leads out of 32 bits;
-    ///   - `unsupported`: a format or modifier that it cannot make.
+    ///   - `unsupported`: a format or modifier that it cannot make;
+    ///   - `failed`: a driver that says of its buffer what cannot be, as the message tells; use
+    ///     another exporter.
     [[nodiscard]] virtual Result<Frame> allocate_frame(const FrameSpec& spec) const noexcept;
 
 protected:

@@ -150,13 +150,19 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
     const std::uint32_t step = bpp == 32 ? 4 : bytes;
     std::uint64_t alignment = alloc::common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
     std::uint64_t ask = alignment;
+    std::uint32_t pitch = 0; // what the driver made of the stride before
     // A driver rounds the pitch up once; a second buffer has it right, and a third is 32 bits deep.
     for (int attempt = 0; attempt < 4; ++attempt) {
         auto plan = alloc::plan_linear(
             spec, caps(), static_cast<std::uint32_t>(std::min<std::uint64_t>(ask, UINT32_MAX)));
-        if (!plan)
-            return tl::unexpected(std::move(plan.error()));
-        const auto size = alloc::checked_size(caps(), operation, {plan->size, spec.name});
+        const auto size = plan ? alloc::checked_size(caps(), operation, {plan->size, spec.name})
+                               : Result<std::uint64_t>(tl::unexpected(std::move(plan.error())));
+        if (!size && pitch != 0)
+            return tl::unexpected(alloc::refusal(
+                Errc::unsupported, operation, caps(),
+                "the driver's pitch of " + to_string(pitch) +
+                    " bytes leads nowhere: " + size.error().problem,
+                "Ask for another width or a smaller alignment, or use another exporter"));
         if (!size)
             return tl::unexpected(size.error());
         const std::uint32_t stride = plan->layout.planes[0].stride;
@@ -176,7 +182,8 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
             return Frame::create(plan->layout, std::move(made->buffer));
         }
         // The driver's pitch becomes the stride if it fits, and the next one that does otherwise.
-        ask = *alloc::round_up(made->pitch, alignment);
+        pitch = made->pitch;
+        ask = *alloc::round_up(pitch, alignment);
     }
     return tl::unexpected(alloc::refusal(
         Errc::unsupported, operation, caps(),

@@ -149,7 +149,13 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
                            alloc::describe(spec) + ": the driver made " + to_string(size) +
                                " bytes, and " + to_string(spec.min_size) + " are needed",
                            "Ask for a larger height alignment, or use another exporter"));
-    return Frame::create(made.layout, buffers);
+    auto frame = Frame::create(made.layout, buffers);
+    if (!frame) // whose fault that is was settled when the request was checked
+        return tl::unexpected(alloc::refusal(Errc::failed, operation, caps,
+                                             "the driver says " + sluice::describe(made.layout) +
+                                                 ", which cannot be: " + frame.error().problem,
+                                             "Use another exporter: this driver is broken"));
+    return frame;
 }
 
 /// Makes a frame of \p bo, which the driver laid out as it likes, if its modifier is among

@@ -207,6 +207,19 @@ TEST_F(DumbTest, RefusesSizesThatTheKernelCannotCount) {
     EXPECT_TRUE(drm.created.empty()) << "refused before the kernel is asked";
 }
 
+TEST_F(DumbTest, APitchThatLeadsNowhereIsTheDriversOwn) {
+    const auto exporter = wrap();
+    FrameSpec spec = small;
+    spec.height = 4;
+    drm.pitch = [](std::uint32_t) { return 1U << 31; };
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"DumbExporter::allocate_frame", "dumb fake",
+                    "the driver's pitch of 2147483648 bytes", "2147483647"});
+    drm.pitch = [](std::uint32_t) { return 1U << 30; };
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"dumb fake", "the driver's pitch of 1073741824 bytes", "4294967296 bytes"});
+}
+
 TEST_F(DumbTest, EachCallMayFailAndLeavesNoHandle) {
     const auto exporter = wrap();
     const auto before = test::open_fds();

@@ -268,12 +268,30 @@ TEST_F(GbmTest, ADriverThatLiesIsNotBelieved) {
         };
         expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"planes"});
     }
-    gbm.create = [](Bo& bo) {
-        bo.modifier = I915_FORMAT_MOD_X_TILED;
-        bo.planes = {{.handle = 1, .offset = 1 << 20, .stride = 512}};
-        return 0;
+    // What it says of the buffer is its own fault, and not the request's.
+    const auto says = [&](std::uint64_t modifier, test::FakeGbm::Plane plane,
+                          const std::vector<std::string>& words) {
+        gbm.create = [=](Bo& bo) {
+            bo.modifier = modifier;
+            bo.planes = {plane};
+            return 0;
+        };
+        spec.modifiers = {modifier};
+        std::vector<std::string> all{"GbmExporter::allocate_frame", "gbm fake", "the driver says"};
+        all.insert(all.end(), words.begin(), words.end());
+        expect_refused(exporter->allocate_frame(spec), Errc::failed, all);
     };
-    expect_refused(exporter->allocate_frame(spec), Errc::out_of_bounds, {"begins at byte 1048576"});
+    says(I915_FORMAT_MOD_X_TILED, {.offset = 1 << 20, .stride = 512},
+         {"offset 1048576", "the buffer holds 1048576"});
+    says(I915_FORMAT_MOD_X_TILED, {.stride = 1U << 31}, {"stride 2147483648", "2147483647"});
+    says(DRM_FORMAT_MOD_LINEAR, {.stride = 396}, {"stride 396", "below its row of 100 pixels"});
+    says(DRM_FORMAT_MOD_LINEAR, {.stride = 402}, {"stride 402", "no multiple of its 4 bytes"});
+    says(DRM_FORMAT_MOD_LINEAR, {.offset = (1 << 20) - 3999, .stride = 400},
+         {"offset 1044577", "needs 1048577 bytes, the buffer holds 1048576"});
+    // A modifier may add planes, and never takes any away.
+    gbm.supports = [](std::uint32_t, std::uint32_t) { return true; };
+    spec.format = DRM_FORMAT_NV12;
+    says(I915_FORMAT_MOD_X_TILED, {.stride = 512}, {"it has 1 plane", "NV12", "has 2 planes"});
 }
 
 TEST_F(GbmTest, PlanesShareABufferOrHaveTheirOwn) {
@@ -351,7 +369,8 @@ TEST_F(GbmTest, EachCallMayFailAndLeavesNothing) {
     expect_refused(exporter->allocate_frame(small), Errc::wrong_object, {"is not a dma-buf"});
     drm.exports_dma_bufs = true;
     drm.missing_bytes = (1 << 20) - 400 * 10 + 1; // a byte less than the driver's own layout
-    expect_refused(exporter->allocate_frame(small), Errc::out_of_bounds, {"the buffer holds 3999"});
+    expect_refused(exporter->allocate_frame(small), Errc::failed,
+                   {"the driver says", "stride 400", "the buffer holds 3999"});
     gbm.create = [](Bo&) { return ENOMEM; };
     expect_refused(exporter->allocate_frame(small), Errc::no_resources,
                    {"gbm_bo_create", "ENOMEM"});
