@@ -2,6 +2,7 @@
 #include <sluice/gbm.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <mutex>
 #include <span>
@@ -62,19 +63,37 @@ struct Wanted {
     }
 };
 
-/// A buffer object that is LINEAR by the driver's own word, or made by the flag that means it; null
-/// with errno set where there is none.
+/// A buffer object with one of \p modifiers, or without any as \p usage says; null where the driver
+/// makes none. errno says why then, or is 0: GBM sets it or leaves it.
+Bo create(gbm_device* device, std::uint32_t width, std::uint32_t height, std::uint32_t format,
+          std::uint32_t usage, std::span<const std::uint64_t> modifiers = {}) {
+    errno = 0;
+    if (modifiers.empty())
+        return Bo(gbm_bo_create(device, width, height, format, usage));
+    return Bo(gbm_bo_create_with_modifiers2(device, width, height, format, modifiers.data(),
+                                            static_cast<unsigned>(modifiers.size()),
+                                            usage & ~std::uint32_t{GBM_BO_USE_LINEAR}));
+}
+
+/// The same, LINEAR by the driver's own word, or made by the flag that means it.
 Bo create_linear(gbm_device* device, std::uint32_t width, std::uint32_t height,
                  std::uint32_t format, std::uint32_t usage) {
     // Drivers that know modifiers say which one they took. Others either have no such call or
     // answer INVALID, and then only the flag will do.
-    const std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
-    Bo bo(gbm_bo_create_with_modifiers2(device, width, height, format, &linear, 1,
-                                        usage & ~std::uint32_t{GBM_BO_USE_LINEAR}));
-    if (bo && gbm_bo_get_modifier(bo.get()) == DRM_FORMAT_MOD_LINEAR)
+    constexpr std::array<std::uint64_t, 1> linear{DRM_FORMAT_MOD_LINEAR};
+    if (Bo bo = create(device, width, height, format, usage, linear);
+        bo && gbm_bo_get_modifier(bo.get()) == DRM_FORMAT_MOD_LINEAR)
         return bo;
-    bo.reset(gbm_bo_create(device, width, height, format, usage | GBM_BO_USE_LINEAR));
-    return bo;
+    return create(device, width, height, format, usage | GBM_BO_USE_LINEAR);
+}
+
+/// The Error where no buffer object was made, and errno was \p error.
+Error not_made(int error, const ExporterCaps& caps, const std::string& problem,
+               std::string remedy) {
+    if (error == 0)
+        return alloc::refusal(Errc::unsupported, operation, caps,
+                              problem + ", and does not say why", std::move(remedy));
+    return sys::failed_call(error, operation, caps.name, problem, std::move(remedy));
 }
 
 /// What a buffer object looks like, and the GEM handles of the frame's buffers.
@@ -159,7 +178,7 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
 }
 
 /// Makes a frame of \p bo, which the driver laid out as it likes, if its modifier is among
-/// \p accepted; null is what GBM gave with errno set.
+/// \p accepted; where that is null, errno is as `create` left it.
 Result<Frame> take_chosen(const GbmExporter::State& state, const FrameSpec& spec,
                           const ExporterCaps& caps, std::span<const std::uint64_t> accepted,
                           const Bo& bo) {
@@ -168,11 +187,11 @@ Result<Frame> take_chosen(const GbmExporter::State& state, const FrameSpec& spec
         std::string names;
         for (const std::uint64_t each : accepted)
             names += (names.empty() ? "" : ", ") + modifier_name(each);
-        Error failure = sys::failed_call(error, operation, caps.name,
-                                         alloc::describe(spec) +
-                                             ": the driver makes no buffer with one of " + names,
-                                         "Offer other modifiers, or use another exporter");
-        // Drivers that do not know a modifier set errno to anything, or leave it.
+        Error failure =
+            not_made(error, caps,
+                     alloc::describe(spec) + ": the driver makes no buffer with one of " + names,
+                     "Offer other modifiers, or use another exporter");
+        // Drivers that do not know a modifier set errno to anything.
         if (failure.code != Errc::no_resources && failure.code != Errc::no_permission)
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));
@@ -214,12 +233,11 @@ Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& 
         const Bo bo = create_linear(state.device, width, height, spec.format, state.usage);
         if (!bo) {
             const int error = errno;
-            Error failure = sys::failed_call(
-                error, operation, caps.name,
-                alloc::describe(spec) + ": the driver makes no buffer of " + to_string(width) +
-                    "x" + to_string(height) + " pixels (gbm_bo_create)",
-                "Ask for a smaller one, or use another exporter");
-            return tl::unexpected(std::move(failure));
+            return tl::unexpected(
+                not_made(error, caps,
+                         alloc::describe(spec) + ": the driver makes no buffer of " +
+                             to_string(width) + "x" + to_string(height) + " pixels (gbm_bo_create)",
+                         "Ask for a smaller one, or use another exporter"));
         }
         const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
         if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
@@ -329,18 +347,15 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
     const std::lock_guard lock(state_->mutex);
     Result<Frame> frame = tl::unexpected(Error());
     if (wanted.tiled)
-        frame = take_chosen(*state_, spec, caps(), wanted.named,
-                            Bo(gbm_bo_create_with_modifiers2(
-                                state_->device, spec.width, height, spec.format,
-                                wanted.named.data(), static_cast<unsigned>(wanted.named.size()),
-                                state_->usage & ~std::uint32_t{GBM_BO_USE_LINEAR})));
+        frame = take_chosen(
+            *state_, spec, caps(), wanted.named,
+            create(state_->device, spec.width, height, spec.format, state_->usage, wanted.named));
     if (!frame && wanted.linear)
         frame = allocate_linear(*state_, spec, caps(), height);
     // What the driver keeps to itself is for want of everything that has a name.
     if (!frame && wanted.implicit)
-        frame = take_chosen(
-            *state_, spec, caps(), spec.modifiers,
-            Bo(gbm_bo_create(state_->device, spec.width, height, spec.format, state_->usage)));
+        frame = take_chosen(*state_, spec, caps(), spec.modifiers,
+                            create(state_->device, spec.width, height, spec.format, state_->usage));
     return frame;
 }
 

@@ -378,6 +378,28 @@ TEST_F(GbmTest, EachCallMayFailAndLeavesNothing) {
     EXPECT_EQ(before, test::open_fds());
 }
 
+TEST_F(GbmTest, AFailureWithoutAnErrnoIsNotBlamedOnAnOlderOne) {
+    const auto exporter = wrap();
+    bool makes_something = false;
+    gbm.create = [&](Bo& bo) { // as from a driver that leaves errno alone
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return makes_something && bo.with_modifiers ? 0 : test::FakeGbm::leaves_errno;
+    };
+    FrameSpec spec = small;
+    for (const auto& modifiers : std::vector<std::vector<std::uint64_t>>{
+             {}, {I915_FORMAT_MOD_X_TILED}, {DRM_FORMAT_MOD_INVALID}}) {
+        spec.modifiers = modifiers;
+        errno = ENOMEM;
+        expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                       {"the driver makes no buffer", "and does not say why"});
+    }
+    // A buffer that is given back may set it as well.
+    makes_something = true;
+    gbm.destroy_errno = ENOMEM;
+    expect_refused(exporter->allocate_frame(small), Errc::unsupported, {"and does not say why"});
+}
+
 TEST_F(GbmTest, FramesOutliveTheExporterAndItsDevice) {
     auto frame = wrap()->allocate_frame(small);
     ASSERT_TRUE(frame);
