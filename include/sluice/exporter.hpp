@@ -74,7 +74,8 @@ struct FrameSpec {
     /// The modifiers to choose from; empty means LINEAR.
     std::vector<std::uint64_t> modifiers = {};
     /// Bytes. 0: `default_stride_alignment` where sluice lays out, the driver's wish elsewhere. The
-    /// stride is a multiple of this and of the pixel's size, where that is a power of two.
+    /// stride is a multiple of this and of the pixel's size, where that is a power of two. It is
+    /// about the format's planes: those that a modifier adds have strides of their own.
     std::uint32_t stride_alignment = 0;
     std::uint32_t offset_alignment = 0; ///< Bytes, for each plane's offset.
     /// Rows of the image: the memory is there for a height that is rounded up to this.

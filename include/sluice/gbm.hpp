@@ -45,8 +45,7 @@ public:
     [[nodiscard]] Result<DmaBuf> allocate(const BufferRequest& request) const noexcept override;
 
     /// \returns as `Exporter::allocate_frame`; `unsupported` also where the driver takes none of
-    /// the
-    ///   modifiers for this use, or lays the planes out against the alignments asked for.
+    ///   the modifiers for this use, or lays the planes out against the alignments asked for.
     [[nodiscard]] Result<Frame> allocate_frame(const FrameSpec& spec) const noexcept override;
 
     struct State;

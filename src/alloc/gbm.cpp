@@ -136,10 +136,12 @@ Result<Made> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& ca
 }
 
 /// What of \p layout is not as \p spec asks, in words, or an empty text.
-std::string misfit(const FrameLayout& layout, std::uint32_t planes, const FrameSpec& spec) {
-    for (std::uint32_t i = 0; i < planes; ++i) {
+std::string misfit(const FrameLayout& layout, const FrameSpec& spec) {
+    const std::uint32_t pixels = find_format(spec.format)->plane_count;
+    for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
         const FramePlane& plane = layout.planes[i];
-        if (plane.stride % std::max(spec.stride_alignment, 1U) != 0)
+        // Rows of what a modifier adds, for compression, are no rows of pixels.
+        if (i < pixels && plane.stride % std::max(spec.stride_alignment, 1U) != 0)
             return "plane " + to_string(i) + "'s stride of " + to_string(plane.stride) +
                    " bytes is no multiple of " + to_string(spec.stride_alignment);
         if (plane.offset % std::max(spec.offset_alignment, 1U) != 0)
@@ -206,8 +208,7 @@ Result<Frame> take_chosen(const GbmExporter::State& state, const FrameSpec& spec
     auto made = layout_of(bo.get(), spec, caps, modifier);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    if (const std::string problem = misfit(made->layout, made->layout.plane_count, spec);
-        !problem.empty())
+    if (const std::string problem = misfit(made->layout, spec); !problem.empty())
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              alloc::describe(spec) + ": " + problem,
                                              "Ask for smaller alignments, or offer LINEAR"));
@@ -226,8 +227,7 @@ Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& 
         caps.formats.end())
         return refuse("the driver does not make this format LINEAR for this use",
                       "Take one of ExporterCaps::formats");
-    const FormatInfo* format = find_format(spec.format);
-    const FormatPlane& block = format->planes[0];
+    const FormatPlane& block = find_format(spec.format)->planes[0];
     std::uint32_t width = spec.width;
     for (bool widened = false;; widened = true) {
         const Bo bo = create_linear(state.device, width, height, spec.format, state.usage);
@@ -247,7 +247,7 @@ Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& 
         auto made = layout_of(bo.get(), spec, caps, DRM_FORMAT_MOD_LINEAR);
         if (!made)
             return tl::unexpected(std::move(made.error()));
-        const std::string problem = misfit(made->layout, format->plane_count, spec);
+        const std::string problem = misfit(made->layout, spec);
         if (!problem.empty()) {
             // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
             const auto stride =

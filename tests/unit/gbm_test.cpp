@@ -355,6 +355,31 @@ TEST_F(GbmTest, AsksForAWiderBufferWhereTheStrideDoesNotFit) {
     expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"1048576 bytes", "2097152"});
 }
 
+TEST_F(GbmTest, AModifiersOwnPlanesHaveTheirOwnStrides) {
+    const auto exporter = wrap();
+    std::uint32_t stride = 512;
+    std::uint32_t offset = 65536;
+    gbm.create = [&](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+        bo.planes = {{.offset = 0, .stride = stride}, {.offset = offset, .stride = 40}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    spec.modifiers = {I915_FORMAT_MOD_Y_TILED_CCS};
+    spec.stride_alignment = 512;
+    spec.offset_alignment = 4096;
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().planes[1].stride, 40U);
+    stride = 544;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"plane 0's stride of 544 bytes is no multiple of 512"});
+    stride = 512;
+    offset = 65536 + 64;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"plane 1's offset of 65600 bytes is no multiple of 4096"});
+}
+
 TEST_F(GbmTest, EachCallMayFailAndLeavesNothing) {
     const auto exporter = wrap();
     const auto before = test::open_fds();
