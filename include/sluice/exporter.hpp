@@ -49,8 +49,12 @@ struct ExporterCaps {
     /// `allocate_frame` asks the driver for the layout; otherwise sluice lays frames out LINEAR.
     bool lays_out_frames = false;
     MemoryKind memory = MemoryKind::unknown;
-    /// The frames it can be asked for. A driver may still refuse a size.
+    /// The frames it can be asked for. A driver may still refuse a size. DRM_FORMAT_MOD_INVALID is
+    /// the layout that a driver keeps to itself.
     std::vector<FormatModifier> formats;
+    /// Its driver may make modifiers that `formats` does not list, since nothing lets it: ask for
+    /// those that the importers take, and see.
+    bool unlisted_modifiers = false;
 };
 
 /// A buffer of plain bytes.

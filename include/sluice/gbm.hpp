@@ -24,6 +24,11 @@ namespace sluice {
 /// to name it by. One whose modifier stays DRM_FORMAT_MOD_INVALID otherwise goes only to who has
 /// INVALID among the modifiers: its layout is a secret of the driver's.
 ///
+/// The capabilities list LINEAR and INVALID, for the formats that the driver supports for the use.
+/// More cannot be known beforehand: GBM lists no modifiers, so those that the importers take are
+/// offered to it in a request. Nor is INVALID certain: a driver that tells the modifier of what it
+/// made in its own way is refused, since nobody asked for that.
+///
 /// Buffers are shared read-write, before GBM itself would share them read-only.
 ///
 /// Not zeroed: gbm.h promises nothing. GBM has no promise on threads either, so one request at a

@@ -292,7 +292,8 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
                       .granularity = alloc::page_size(),
                       .zeroed = false,
                       .gives_bytes = false,
-                      .lays_out_frames = true};
+                      .lays_out_frames = true,
+                      .unlisted_modifiers = true};
     errno = 0;
     gbm_device* device = gbm_create_device(copy->get());
     if (device == nullptr)
@@ -301,23 +302,31 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
                                                  (errno != 0 ? ": " + sys::errno_text(errno) : ""),
                                              "Install Mesa's DRI drivers, or use dumb buffers"));
     auto state = std::make_unique<State>(std::move(*copy), device, usage);
-    for (const FormatInfo& each : formats()) {
+    // GBM answers for a use with the flag that means LINEAR and without, and lists no modifiers.
+    const auto list = [&](const FormatInfo& format, std::uint64_t modifier, std::uint32_t flag) {
         const int planes =
-            gbm_device_get_format_modifier_plane_count(device, each.fourcc, DRM_FORMAT_MOD_LINEAR);
+            gbm_device_get_format_modifier_plane_count(device, format.fourcc, modifier);
         // A driver without modifiers has no answer (-1); its buffers are looked at one by one.
-        if (gbm_device_is_format_supported(device, each.fourcc, usage | GBM_BO_USE_LINEAR) != 0 &&
-            (planes < 0 || planes == static_cast<int>(each.plane_count)))
-            caps.formats.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+        if (gbm_device_is_format_supported(device, format.fourcc, usage | flag) != 0 &&
+            (planes < 0 || planes == static_cast<int>(format.plane_count)))
+            caps.formats.push_back({format.fourcc, modifier});
+    };
+    for (const FormatInfo& each : formats()) {
+        list(each, DRM_FORMAT_MOD_LINEAR, GBM_BO_USE_LINEAR);
+        list(each, DRM_FORMAT_MOD_INVALID, 0);
     }
     if (caps.formats.empty())
-        return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
-                                             "makes no format LINEAR for usage " +
-                                                 to_string(usage) + " (GBM_BO_USE_*)",
-                                             "Ask for less usage"));
+        return tl::unexpected(
+            alloc::refusal(Errc::unsupported, wrapping, caps,
+                           "makes no format for usage " + to_string(usage) + " (GBM_BO_USE_*)",
+                           "Ask for less usage"));
     // Mesa opens render nodes whose driver then makes nothing (software on vgem), so one is made.
     GbmExporter probe(Private(), std::move(state), caps);
-    const auto frame =
-        probe.allocate_frame({.width = 64, .height = 64, .format = caps.formats[0].format});
+    auto tried = std::ranges::find(caps.formats, DRM_FORMAT_MOD_LINEAR, &FormatModifier::modifier);
+    if (tried == caps.formats.end())
+        tried = caps.formats.begin();
+    const auto frame = probe.allocate_frame(
+        {.width = 64, .height = 64, .format = tried->format, .modifiers = {tried->modifier}});
     if (!frame)
         return tl::unexpected(
             alloc::refusal(Errc::unsupported, wrapping, caps,

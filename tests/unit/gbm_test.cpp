@@ -51,7 +51,10 @@ TEST_F(GbmTest, SaysWhatItCanDo) {
     EXPECT_TRUE(exporter->caps().cpu_mappable);
     EXPECT_EQ(exporter->caps().formats,
               (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_LINEAR},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR}}));
+                                           {DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+    EXPECT_TRUE(exporter->caps().unlisted_modifiers);
     expect_refused(exporter->allocate({.size = 4096}), Errc::unsupported,
                    {"4096 bytes", "no plain bytes"});
 }
@@ -67,12 +70,39 @@ TEST_F(GbmTest, RefusesWhatHasNoDriver) {
     gbm.opens = true;
     gbm.supports = [](std::uint32_t, std::uint32_t) { return false; };
     expect_refused(GbmExporter::wrap(drm.card.get(), GBM_BO_USE_CURSOR), Errc::unsupported,
-                   {"no format LINEAR for usage 2"});
+                   {"makes no format for usage 2"});
     gbm.supports = [](std::uint32_t, std::uint32_t) { return true; };
     gbm.create = [](Bo&) { return EACCES; };
     expect_refused(GbmExporter::wrap(drm.card.get()), Errc::unsupported,
                    {"no buffer of 64x64", "EACCES", "/dev/dri/card*"});
     EXPECT_FALSE(gbm.alive);
+}
+
+TEST_F(GbmTest, ListsLinearOnlyWhereTheUseAllowsIt) {
+    gbm.supports = [](std::uint32_t format, std::uint32_t usage) {
+        return format == DRM_FORMAT_ARGB8888 ||
+               (format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT);
+    };
+    EXPECT_EQ(wrap(GBM_BO_USE_SCANOUT)->caps().formats,
+              (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+    // A use that no LINEAR buffer serves has its exporter all the same.
+    gbm.supports = [](std::uint32_t format, std::uint32_t usage) {
+        return format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT;
+    };
+    gbm.create = [](Bo& bo) {
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return (bo.usage & GBM_BO_USE_LINEAR) == 0 && !bo.with_modifiers ? 0 : EINVAL;
+    };
+    const auto exporter = wrap(GBM_BO_USE_SCANOUT);
+    FrameSpec spec = small;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"does not make this format LINEAR for this use"});
+    spec.modifiers = {DRM_FORMAT_MOD_INVALID};
+    auto frame = exporter->allocate_frame(spec);
+    EXPECT_TRUE(frame) << frame.error().message();
 }
 
 TEST_F(GbmTest, TakesTheDriversLayoutAndItsWordForLinear) {
@@ -309,7 +339,7 @@ TEST_F(GbmTest, PlanesShareABufferOrHaveTheirOwn) {
         return 0;
     };
     const auto exporter = wrap();
-    EXPECT_EQ(exporter->caps().formats.size(), 2U) << "a driver that does not say is tried";
+    EXPECT_EQ(exporter->caps().formats.size(), 4U) << "a driver that does not say is tried";
     FrameSpec spec = small;
     spec.format = DRM_FORMAT_NV12;
     auto frame = exporter->allocate_frame(spec);
