@@ -82,21 +82,11 @@ DumbExporter::DumbExporter(Private, UniqueFd&& card, ExporterCaps caps) noexcept
 
 Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept {
     constexpr const char* operation = "DumbExporter::wrap";
-    auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
-        return tl::unexpected(std::move(copy.error()));
-    errno = 0;
-    const std::string driver = alloc::drm_driver(copy->get());
-    const int error = errno;
-    if (driver.empty())
-        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
-                                    .operation = operation,
-                                    .object = sys::describe_fd(fd),
-                                    .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* node",
-                                    .sys_errno = error});
+    auto card = alloc::wrap_device(fd, operation, "/dev/dri/card*");
+    if (!card)
+        return tl::unexpected(std::move(card.error()));
     const std::uint64_t page = alloc::page_size();
-    ExporterCaps caps{.name = "dumb " + driver,
+    ExporterCaps caps{.name = "dumb " + card->driver,
                       .max_size = UINT32_MAX / page * page,
                       .max_size_source = "drm_mode_create_dumb counts in 32 bits",
                       .granularity = page,
@@ -106,18 +96,18 @@ Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept 
     // A driver without a display says nothing of DRM_CAP_DUMB_BUFFER, and may make them all the
     // same (vgem). So the capability counts only where it says no; else one is made.
     drm_get_cap dumb{.capability = DRM_CAP_DUMB_BUFFER, .value = 0};
-    if (sys::ioctl(copy->get(), DRM_IOCTL_GET_CAP, &dumb) == 0 && dumb.value == 0)
+    if (sys::ioctl(card->fd.get(), DRM_IOCTL_GET_CAP, &dumb) == 0 && dumb.value == 0)
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              "makes no dumb buffers (DRM_CAP_DUMB_BUFFER is 0)",
                                              "Use GBM, or another exporter"));
-    auto probe = create(copy->get(), caps, operation, 256, 1, 32);
+    auto probe = create(card->fd.get(), caps, operation, 256, 1, 32);
     if (!probe) {
         if (probe.error().code == Errc::invalid_argument)
             probe.error().code = Errc::unsupported;
         return tl::unexpected(std::move(probe.error()));
     }
     caps.cpu_mappable = CpuMap::map(probe->buffer, Access::read_write).has_value();
-    return std::make_shared<const DumbExporter>(Private(), std::move(*copy), std::move(caps));
+    return std::make_shared<const DumbExporter>(Private(), std::move(card->fd), std::move(caps));
 }
 
 Result<DmaBuf> DumbExporter::allocate(const BufferRequest& request) const noexcept {

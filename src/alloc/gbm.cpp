@@ -273,20 +273,10 @@ GbmExporter::~GbmExporter() = default;
 
 Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32_t usage) noexcept {
     constexpr const char* wrapping = "GbmExporter::wrap";
-    auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
-        return tl::unexpected(std::move(copy.error()));
-    errno = 0;
-    const std::string driver = alloc::drm_driver(copy->get());
-    const int error = errno;
-    if (driver.empty())
-        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
-                                    .operation = wrapping,
-                                    .object = sys::describe_fd(fd),
-                                    .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* or renderD* node",
-                                    .sys_errno = error});
-    ExporterCaps caps{.name = "gbm " + driver,
+    auto card = alloc::wrap_device(fd, wrapping, "/dev/dri/card* or renderD*");
+    if (!card)
+        return tl::unexpected(std::move(card.error()));
+    ExporterCaps caps{.name = "gbm " + card->driver,
                       .max_size = UINT64_MAX,
                       .max_size_source = "none known: the driver's own",
                       .granularity = alloc::page_size(),
@@ -295,13 +285,13 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
                       .lays_out_frames = true,
                       .unlisted_modifiers = true};
     errno = 0;
-    gbm_device* device = gbm_create_device(copy->get());
+    gbm_device* device = gbm_create_device(card->fd.get());
     if (device == nullptr)
         return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
                                              "Mesa has no GBM driver for " + sys::describe_fd(fd) +
                                                  (errno != 0 ? ": " + sys::errno_text(errno) : ""),
                                              "Install Mesa's DRI drivers, or use dumb buffers"));
-    auto state = std::make_unique<State>(std::move(*copy), device, usage);
+    auto state = std::make_unique<State>(std::move(card->fd), device, usage);
     // GBM answers for a use with the flag that means LINEAR and without, and lists no modifiers.
     const auto list = [&](const FormatInfo& format, std::uint64_t modifier, std::uint32_t flag) {
         const int planes =
