@@ -90,6 +90,19 @@ TEST_P(GbmSystemTest, MakesWhatItListsOrSaysWhy) {
     EXPECT_GE(made, 4);
 }
 
+TEST_P(GbmSystemTest, WhatHasANameComesBeforeWhatHasNone) {
+    const auto gbm = wrap();
+    FrameSpec spec = small;
+    spec.modifiers = {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+    auto frame = gbm->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+    spec.modifiers.pop_back();
+    frame = gbm->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_INVALID});
+}
+
 TEST_P(GbmSystemTest, RefusesWhatItCannotMake) {
     const auto gbm = wrap();
     FrameSpec spec = small;
