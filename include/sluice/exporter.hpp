@@ -49,8 +49,12 @@ struct ExporterCaps {
     /// `allocate_frame` asks the driver for the layout; otherwise sluice lays frames out LINEAR.
     bool lays_out_frames = false;
     MemoryKind memory = MemoryKind::unknown;
-    /// The frames it can be asked for. A driver may still refuse a size.
+    /// The frames it can be asked for. A driver may still refuse a size. DRM_FORMAT_MOD_INVALID is
+    /// the layout that a driver keeps to itself.
     std::vector<FormatModifier> formats;
+    /// Its driver may make modifiers that `formats` does not list, since nothing lets it: ask for
+    /// those that the importers take, and see.
+    bool unlisted_modifiers = false;
 };
 
 /// A buffer of plain bytes.
@@ -73,7 +77,9 @@ struct FrameSpec {
     std::uint32_t format = 0; ///< DRM_FORMAT_*; one of `formats()`.
     /// The modifiers to choose from; empty means LINEAR.
     std::vector<std::uint64_t> modifiers = {};
-    /// Bytes. 0: `default_stride_alignment` where sluice lays out, the driver's wish elsewhere.
+    /// Bytes. 0: `default_stride_alignment` where sluice lays out, the driver's wish elsewhere. The
+    /// stride is a multiple of this and of the pixel's size, where that is a power of two. It is
+    /// about the format's planes: those that a modifier adds have strides of their own.
     std::uint32_t stride_alignment = 0;
     std::uint32_t offset_alignment = 0; ///< Bytes, for each plane's offset.
     /// Rows of the image: the memory is there for a height that is rounded up to this.
@@ -106,7 +112,9 @@ public:
     /// the other, LINEAR; the drivers that lay frames out themselves answer for theirs.
     /// \returns the frame, or what `allocate` gives, and
     ///   - `invalid_argument`: no pixels, or an alignment that leads out of 32 bits;
-    ///   - `unsupported`: a format or modifier that it cannot make.
+    ///   - `unsupported`: a format or modifier that it cannot make;
+    ///   - `failed`: a driver that says of its buffer what cannot be, as the message tells; use
+    ///     another exporter.
     [[nodiscard]] virtual Result<Frame> allocate_frame(const FrameSpec& spec) const noexcept;
 
 protected:

@@ -17,8 +17,8 @@
 
 namespace sluice {
 
-/// What one consumer of a frame needs of its memory. What it leaves at 0, or empty, it does not
-/// care about.
+/// What one consumer of a frame needs of its memory. A number that it leaves at 0 it does not care
+/// about.
 struct FrameNeeds {
     std::string_view who = {}; ///< For errors: "kms vkms", "encoder".
     /// Bytes. Who does not say one gets `default_stride_alignment`, where sluice lays out.
@@ -26,10 +26,10 @@ struct FrameNeeds {
     std::uint32_t height_alignment = 0; ///< Rows.
     std::uint32_t offset_alignment = 0; ///< Bytes, for each plane's offset.
     std::uint64_t min_size = 0;         ///< Bytes of the whole buffer.
-    /// DRM_FORMAT_MOD_* that it takes. DRM_FORMAT_MOD_INVALID among them counts for nothing: it
-    /// names no layout.
+    /// DRM_FORMAT_MOD_* that it takes; empty means LINEAR, as in `FrameSpec`. INVALID is the layout
+    /// that the exporter's driver keeps to itself, so only who works through that driver names it.
     std::span<const std::uint64_t> modifiers = {};
-    bool cpu_access = false; ///< It maps the buffer.
+    bool cpu_access = false; ///< It maps the buffer, and so takes nothing but LINEAR.
 };
 
 /// A frame to make.
@@ -59,7 +59,7 @@ public:
     explicit FrameAllocator(std::vector<std::shared_ptr<const Exporter>> exporters) noexcept;
 
     /// Combines what everybody needs (least common multiples of the alignments, the largest size,
-    /// the modifiers that all take; LINEAR where nobody says) and takes the first exporter that
+    /// the modifiers that all take, INVALID no less than others) and takes the first exporter that
     /// makes such a frame. Where the frame must be zero and the exporter promises nothing, it is
     /// cleared by the CPU, which waits 5 s at most for whoever still holds the new buffer.
     /// \returns the frame, or

@@ -47,7 +47,8 @@ struct LinearPlan {
     std::uint64_t size = 0; ///< Bytes that its buffer needs, padding and `min_size` counted.
 };
 
-/// Lays \p spec out LINEAR, plane after plane, each row padded to \p stride_alignment.
+/// Lays \p spec out LINEAR, plane after plane, each row padded to \p stride_alignment and to whole
+/// pixels.
 /// \returns the plan, or `invalid_argument` or `unsupported` as `Exporter::allocate_frame`.
 [[nodiscard]] Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
                                              std::uint32_t stride_alignment) noexcept;

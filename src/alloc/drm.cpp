@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
+#include <utility>
 
 #include <drm.h>
 #include <fcntl.h>
@@ -12,14 +12,23 @@
 
 namespace sluice::alloc {
 
-std::string drm_driver(int fd) noexcept {
+Result<DrmDevice> wrap_device(int fd, const char* operation, const char* node) noexcept {
+    auto copy = UniqueFd::duplicate(fd);
+    if (!copy)
+        return tl::unexpected(std::move(copy.error()));
     std::array<char, 64> name{};
     drm_version version{};
     version.name = name.data();
     version.name_len = name.size() - 1;
-    if (sys::ioctl(fd, DRM_IOCTL_VERSION, &version) != 0)
-        return {};
-    return name.data();
+    const int error = sys::ioctl(copy->get(), DRM_IOCTL_VERSION, &version) != 0 ? errno : 0;
+    if (error != 0 || name.front() == '\0')
+        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
+                                    .operation = operation,
+                                    .object = sys::describe_fd(fd),
+                                    .problem = "is not a DRM device",
+                                    .remedy = std::string("Open a ") + node + " node",
+                                    .sys_errno = error});
+    return DrmDevice{std::move(*copy), name.data()};
 }
 
 Result<DmaBuf> export_handle(int fd, std::uint32_t handle, const char* operation,

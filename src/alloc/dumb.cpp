@@ -82,21 +82,11 @@ DumbExporter::DumbExporter(Private, UniqueFd&& card, ExporterCaps caps) noexcept
 
 Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept {
     constexpr const char* operation = "DumbExporter::wrap";
-    auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
-        return tl::unexpected(std::move(copy.error()));
-    errno = 0;
-    const std::string driver = alloc::drm_driver(copy->get());
-    const int error = errno;
-    if (driver.empty())
-        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
-                                    .operation = operation,
-                                    .object = sys::describe_fd(fd),
-                                    .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* node",
-                                    .sys_errno = error});
+    auto card = alloc::wrap_device(fd, operation, "/dev/dri/card*");
+    if (!card)
+        return tl::unexpected(std::move(card.error()));
     const std::uint64_t page = alloc::page_size();
-    ExporterCaps caps{.name = "dumb " + driver,
+    ExporterCaps caps{.name = "dumb " + card->driver,
                       .max_size = UINT32_MAX / page * page,
                       .max_size_source = "drm_mode_create_dumb counts in 32 bits",
                       .granularity = page,
@@ -106,18 +96,18 @@ Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept 
     // A driver without a display says nothing of DRM_CAP_DUMB_BUFFER, and may make them all the
     // same (vgem). So the capability counts only where it says no; else one is made.
     drm_get_cap dumb{.capability = DRM_CAP_DUMB_BUFFER, .value = 0};
-    if (sys::ioctl(copy->get(), DRM_IOCTL_GET_CAP, &dumb) == 0 && dumb.value == 0)
+    if (sys::ioctl(card->fd.get(), DRM_IOCTL_GET_CAP, &dumb) == 0 && dumb.value == 0)
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              "makes no dumb buffers (DRM_CAP_DUMB_BUFFER is 0)",
                                              "Use GBM, or another exporter"));
-    auto probe = create(copy->get(), caps, operation, 256, 1, 32);
+    auto probe = create(card->fd.get(), caps, operation, 256, 1, 32);
     if (!probe) {
         if (probe.error().code == Errc::invalid_argument)
             probe.error().code = Errc::unsupported;
         return tl::unexpected(std::move(probe.error()));
     }
     caps.cpu_mappable = CpuMap::map(probe->buffer, Access::read_write).has_value();
-    return std::make_shared<const DumbExporter>(Private(), std::move(*copy), std::move(caps));
+    return std::make_shared<const DumbExporter>(Private(), std::move(card->fd), std::move(caps));
 }
 
 Result<DmaBuf> DumbExporter::allocate(const BufferRequest& request) const noexcept {
@@ -150,13 +140,19 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
     const std::uint32_t step = bpp == 32 ? 4 : bytes;
     std::uint64_t alignment = alloc::common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
     std::uint64_t ask = alignment;
+    std::uint32_t pitch = 0; // what the driver made of the stride before
     // A driver rounds the pitch up once; a second buffer has it right, and a third is 32 bits deep.
     for (int attempt = 0; attempt < 4; ++attempt) {
         auto plan = alloc::plan_linear(
             spec, caps(), static_cast<std::uint32_t>(std::min<std::uint64_t>(ask, UINT32_MAX)));
-        if (!plan)
-            return tl::unexpected(std::move(plan.error()));
-        const auto size = alloc::checked_size(caps(), operation, {plan->size, spec.name});
+        const auto size = plan ? alloc::checked_size(caps(), operation, {plan->size, spec.name})
+                               : Result<std::uint64_t>(tl::unexpected(std::move(plan.error())));
+        if (!size && pitch != 0)
+            return tl::unexpected(alloc::refusal(
+                Errc::unsupported, operation, caps(),
+                "the driver's pitch of " + to_string(pitch) +
+                    " bytes leads nowhere: " + size.error().problem,
+                "Ask for another width or a smaller alignment, or use another exporter"));
         if (!size)
             return tl::unexpected(size.error());
         const std::uint32_t stride = plan->layout.planes[0].stride;
@@ -176,7 +172,8 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
             return Frame::create(plan->layout, std::move(made->buffer));
         }
         // The driver's pitch becomes the stride if it fits, and the next one that does otherwise.
-        ask = *alloc::round_up(made->pitch, alignment);
+        pitch = made->pitch;
+        ask = *alloc::round_up(pitch, alignment);
     }
     return tl::unexpected(alloc::refusal(
         Errc::unsupported, operation, caps(),

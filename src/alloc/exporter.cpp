@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <numeric>
 
 #include <drm_fourcc.h>
@@ -131,10 +132,13 @@ Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
     std::uint64_t end = 0;
     for (std::uint32_t i = 0; i < format->plane_count; ++i) {
         const FormatPlane& block = format->planes[i];
-        // No sum or product here reaches 2^64: widths and alignments have 32 bits, a stride 31,
-        // rows and offsets 32.
+        // No sum or product here reaches 2^64: widths and alignments have 32 bits, blocks of bytes
+        // 4, a stride 31, rows and offsets 32.
         const std::uint64_t offset = *round_up(end, spec.offset_alignment);
-        const std::uint64_t stride = *round_up(block.row_bytes(spec.width), stride_alignment);
+        // A stride is whole pixels too, but for those of 3 or 5 bytes, whose rows end on words.
+        const std::uint32_t whole = std::has_single_bit(block.block_bytes) ? block.block_bytes : 1;
+        const std::uint64_t stride = *round_up(
+            block.row_bytes(spec.width), *common_multiple(stride_alignment, whole, UINT64_MAX));
         if (stride > INT32_MAX || offset > UINT32_MAX)
             return refuse(Errc::invalid_argument,
                           "plane " + to_string(i) + " would lie at offset " + to_string(offset) +

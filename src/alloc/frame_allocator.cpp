@@ -2,8 +2,9 @@
 #include <sluice/frame_allocator.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
-#include <limits>
+#include <span>
 #include <utility>
 
 #include <drm_fourcc.h>
@@ -83,21 +84,23 @@ private:
     }
 
     void combine_modifiers() {
+        if (std::ranges::all_of(needs_,
+                                [](const FrameNeeds& each) { return each.modifiers.empty(); }))
+            return; // LINEAR, as FrameSpec has it
+        constexpr std::array<std::uint64_t, 1> linear{DRM_FORMAT_MOD_LINEAR};
         std::string who;
-        bool said = false;
         for (const FrameNeeds& each : needs_) {
-            if (each.modifiers.empty())
-                continue;
-            who += (who.empty() ? "" : ", ") + name_of(each) + " wants " +
-                   modifier_names(each.modifiers);
-            if (!std::exchange(said, true))
-                spec.modifiers.assign(each.modifiers.begin(), each.modifiers.end());
+            const bool silent = each.modifiers.empty();
+            const std::span<const std::uint64_t> taken = silent ? linear : each.modifiers;
+            who += (who.empty() ? "" : ", ") + name_of(each) +
+                   (silent ? " names none and takes " : " wants ") + modifier_names(taken);
+            if (&each == needs_.data())
+                spec.modifiers.assign(taken.begin(), taken.end());
             std::erase_if(spec.modifiers, [&](std::uint64_t modifier) {
-                return modifier == DRM_FORMAT_MOD_INVALID ||
-                       std::ranges::find(each.modifiers, modifier) == each.modifiers.end();
+                return std::ranges::find(taken, modifier) == taken.end();
             });
         }
-        if (said && spec.modifiers.empty())
+        if (spec.modifiers.empty())
             contradict("modifiers: " + who + "; there is none that all take");
     }
 

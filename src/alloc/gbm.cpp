@@ -2,8 +2,10 @@
 #include <sluice/gbm.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,19 +63,37 @@ struct Wanted {
     }
 };
 
-/// A buffer object that is LINEAR by the driver's own word, or made by the flag that means it; null
-/// with errno set where there is none.
+/// A buffer object with one of \p modifiers, or without any as \p usage says; null where the driver
+/// makes none. errno says why then, or is 0: GBM sets it or leaves it.
+Bo create(gbm_device* device, std::uint32_t width, std::uint32_t height, std::uint32_t format,
+          std::uint32_t usage, std::span<const std::uint64_t> modifiers = {}) {
+    errno = 0;
+    if (modifiers.empty())
+        return Bo(gbm_bo_create(device, width, height, format, usage));
+    return Bo(gbm_bo_create_with_modifiers2(device, width, height, format, modifiers.data(),
+                                            static_cast<unsigned>(modifiers.size()),
+                                            usage & ~std::uint32_t{GBM_BO_USE_LINEAR}));
+}
+
+/// The same, LINEAR by the driver's own word, or made by the flag that means it.
 Bo create_linear(gbm_device* device, std::uint32_t width, std::uint32_t height,
                  std::uint32_t format, std::uint32_t usage) {
     // Drivers that know modifiers say which one they took. Others either have no such call or
     // answer INVALID, and then only the flag will do.
-    const std::uint64_t linear = DRM_FORMAT_MOD_LINEAR;
-    Bo bo(gbm_bo_create_with_modifiers2(device, width, height, format, &linear, 1,
-                                        usage & ~std::uint32_t{GBM_BO_USE_LINEAR}));
-    if (bo && gbm_bo_get_modifier(bo.get()) == DRM_FORMAT_MOD_LINEAR)
+    constexpr std::array<std::uint64_t, 1> linear{DRM_FORMAT_MOD_LINEAR};
+    if (Bo bo = create(device, width, height, format, usage, linear);
+        bo && gbm_bo_get_modifier(bo.get()) == DRM_FORMAT_MOD_LINEAR)
         return bo;
-    bo.reset(gbm_bo_create(device, width, height, format, usage | GBM_BO_USE_LINEAR));
-    return bo;
+    return create(device, width, height, format, usage | GBM_BO_USE_LINEAR);
+}
+
+/// The Error where no buffer object was made, and errno was \p error.
+Error not_made(int error, const ExporterCaps& caps, const std::string& problem,
+               std::string remedy) {
+    if (error == 0)
+        return alloc::refusal(Errc::unsupported, operation, caps,
+                              problem + ", and does not say why", std::move(remedy));
+    return sys::failed_call(error, operation, caps.name, problem, std::move(remedy));
 }
 
 /// What a buffer object looks like, and the GEM handles of the frame's buffers.
@@ -116,10 +136,12 @@ Result<Made> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& ca
 }
 
 /// What of \p layout is not as \p spec asks, in words, or an empty text.
-std::string misfit(const FrameLayout& layout, std::uint32_t planes, const FrameSpec& spec) {
-    for (std::uint32_t i = 0; i < planes; ++i) {
+std::string misfit(const FrameLayout& layout, const FrameSpec& spec) {
+    const std::uint32_t pixels = find_format(spec.format)->plane_count;
+    for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
         const FramePlane& plane = layout.planes[i];
-        if (plane.stride % std::max(spec.stride_alignment, 1U) != 0)
+        // Rows of what a modifier adds, for compression, are no rows of pixels.
+        if (i < pixels && plane.stride % std::max(spec.stride_alignment, 1U) != 0)
             return "plane " + to_string(i) + "'s stride of " + to_string(plane.stride) +
                    " bytes is no multiple of " + to_string(spec.stride_alignment);
         if (plane.offset % std::max(spec.offset_alignment, 1U) != 0)
@@ -148,52 +170,98 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
                            alloc::describe(spec) + ": the driver made " + to_string(size) +
                                " bytes, and " + to_string(spec.min_size) + " are needed",
                            "Ask for a larger height alignment, or use another exporter"));
-    return Frame::create(made.layout, buffers);
+    auto frame = Frame::create(made.layout, buffers);
+    if (!frame) // whose fault that is was settled when the request was checked
+        return tl::unexpected(alloc::refusal(Errc::failed, operation, caps,
+                                             "the driver says " + sluice::describe(made.layout) +
+                                                 ", which cannot be: " + frame.error().problem,
+                                             "Use another exporter: this driver is broken"));
+    return frame;
 }
 
-/// A frame whose layout the driver chooses, among those named or as it likes.
-Result<Frame> allocate_chosen(GbmExporter::State& state, const FrameSpec& spec,
-                              const ExporterCaps& caps, const Wanted& wanted,
-                              std::uint32_t height) {
-    Bo bo(wanted.tiled ? gbm_bo_create_with_modifiers2(
-                             state.device, spec.width, height, spec.format, wanted.named.data(),
-                             static_cast<unsigned>(wanted.named.size()),
-                             state.usage & ~std::uint32_t{GBM_BO_USE_LINEAR})
-                       : nullptr);
-    // Drivers without modifiers have no such call; whoever takes INVALID takes what they make.
-    if (!bo && wanted.implicit)
-        bo.reset(gbm_bo_create(state.device, spec.width, height, spec.format, state.usage));
+/// Makes a frame of \p bo, which the driver laid out as it likes, if its modifier is among
+/// \p accepted; where that is null, errno is as `create` left it.
+Result<Frame> take_chosen(const GbmExporter::State& state, const FrameSpec& spec,
+                          const ExporterCaps& caps, std::span<const std::uint64_t> accepted,
+                          const Bo& bo) {
     if (!bo) {
         const int error = errno;
         std::string names;
-        for (const std::uint64_t each : spec.modifiers)
+        for (const std::uint64_t each : accepted)
             names += (names.empty() ? "" : ", ") + modifier_name(each);
-        Error failure = sys::failed_call(error, operation, caps.name,
-                                         alloc::describe(spec) +
-                                             ": the driver makes no buffer with one of " + names,
-                                         "Offer LINEAR as well, or use another exporter");
-        // Drivers that do not know a modifier set errno to anything, or leave it.
+        Error failure =
+            not_made(error, caps,
+                     alloc::describe(spec) + ": the driver makes no buffer with one of " + names,
+                     "Offer other modifiers, or use another exporter");
+        // Drivers that do not know a modifier set errno to anything.
         if (failure.code != Errc::no_resources && failure.code != Errc::no_permission)
             failure.code = Errc::unsupported;
         return tl::unexpected(std::move(failure));
     }
     const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
-    const bool named = std::ranges::find(wanted.named, modifier) != wanted.named.end();
-    if (!named && (!wanted.implicit || modifier != DRM_FORMAT_MOD_INVALID))
+    if (std::ranges::find(accepted, modifier) == accepted.end())
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              alloc::describe(spec) + ": the driver took modifier " +
                                                  modifier_name(modifier) +
                                                  ", which was not asked for",
-                                             "Offer LINEAR as well, or use another exporter"));
+                                             "Offer other modifiers, or use another exporter"));
     auto made = layout_of(bo.get(), spec, caps, modifier);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    if (const std::string problem = misfit(made->layout, made->layout.plane_count, spec);
-        !problem.empty())
+    if (const std::string problem = misfit(made->layout, spec); !problem.empty())
         return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
                                              alloc::describe(spec) + ": " + problem,
                                              "Ask for smaller alignments, or offer LINEAR"));
     return share(state.card.get(), *made, spec, caps);
+}
+
+/// A LINEAR frame, from a buffer that is wider than the image where the stride needs it.
+Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& spec,
+                              const ExporterCaps& caps, std::uint32_t height) {
+    const auto refuse = [&](const std::string& problem, std::string remedy) {
+        return tl::unexpected(alloc::refusal(Errc::unsupported, operation, caps,
+                                             alloc::describe(spec) + ": " + problem,
+                                             std::move(remedy)));
+    };
+    if (std::ranges::find(caps.formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
+        caps.formats.end())
+        return refuse("the driver does not make this format LINEAR for this use",
+                      "Take one of ExporterCaps::formats");
+    const FormatPlane& block = find_format(spec.format)->planes[0];
+    std::uint32_t width = spec.width;
+    for (bool widened = false;; widened = true) {
+        const Bo bo = create_linear(state.device, width, height, spec.format, state.usage);
+        if (!bo) {
+            const int error = errno;
+            return tl::unexpected(
+                not_made(error, caps,
+                         alloc::describe(spec) + ": the driver makes no buffer of " +
+                             to_string(width) + "x" + to_string(height) + " pixels (gbm_bo_create)",
+                         "Ask for a smaller one, or use another exporter"));
+        }
+        const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
+        if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
+            return refuse("the driver was asked for LINEAR and took modifier " +
+                              modifier_name(modifier),
+                          "Use another exporter");
+        auto made = layout_of(bo.get(), spec, caps, DRM_FORMAT_MOD_LINEAR);
+        if (!made)
+            return tl::unexpected(std::move(made.error()));
+        const std::string problem = misfit(made->layout, spec);
+        if (!problem.empty()) {
+            // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
+            const auto stride =
+                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
+            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
+                                            block.block_bytes * block.block_width
+                                      : 0;
+            if (widened || wider <= width || wider > UINT32_MAX)
+                return refuse(problem, "Ask for smaller alignments, or use another exporter");
+            width = static_cast<std::uint32_t>(wider);
+            continue;
+        }
+        return share(state.card.get(), *made, spec, caps);
+    }
 }
 
 } // namespace
@@ -205,51 +273,50 @@ GbmExporter::~GbmExporter() = default;
 
 Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32_t usage) noexcept {
     constexpr const char* wrapping = "GbmExporter::wrap";
-    auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
-        return tl::unexpected(std::move(copy.error()));
-    errno = 0;
-    const std::string driver = alloc::drm_driver(copy->get());
-    const int error = errno;
-    if (driver.empty())
-        return tl::unexpected(Error{.code = sys::code_of_wrong_object(error),
-                                    .operation = wrapping,
-                                    .object = sys::describe_fd(fd),
-                                    .problem = "is not a DRM device",
-                                    .remedy = "Open a /dev/dri/card* or renderD* node",
-                                    .sys_errno = error});
-    ExporterCaps caps{.name = "gbm " + driver,
+    auto card = alloc::wrap_device(fd, wrapping, "/dev/dri/card* or renderD*");
+    if (!card)
+        return tl::unexpected(std::move(card.error()));
+    ExporterCaps caps{.name = "gbm " + card->driver,
                       .max_size = UINT64_MAX,
                       .max_size_source = "none known: the driver's own",
                       .granularity = alloc::page_size(),
                       .zeroed = false,
                       .gives_bytes = false,
-                      .lays_out_frames = true};
+                      .lays_out_frames = true,
+                      .unlisted_modifiers = true};
     errno = 0;
-    gbm_device* device = gbm_create_device(copy->get());
+    gbm_device* device = gbm_create_device(card->fd.get());
     if (device == nullptr)
         return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
                                              "Mesa has no GBM driver for " + sys::describe_fd(fd) +
                                                  (errno != 0 ? ": " + sys::errno_text(errno) : ""),
                                              "Install Mesa's DRI drivers, or use dumb buffers"));
-    auto state = std::make_unique<State>(std::move(*copy), device, usage);
-    for (const FormatInfo& each : formats()) {
+    auto state = std::make_unique<State>(std::move(card->fd), device, usage);
+    // GBM answers for a use with the flag that means LINEAR and without, and lists no modifiers.
+    const auto list = [&](const FormatInfo& format, std::uint64_t modifier, std::uint32_t flag) {
         const int planes =
-            gbm_device_get_format_modifier_plane_count(device, each.fourcc, DRM_FORMAT_MOD_LINEAR);
+            gbm_device_get_format_modifier_plane_count(device, format.fourcc, modifier);
         // A driver without modifiers has no answer (-1); its buffers are looked at one by one.
-        if (gbm_device_is_format_supported(device, each.fourcc, usage | GBM_BO_USE_LINEAR) != 0 &&
-            (planes < 0 || planes == static_cast<int>(each.plane_count)))
-            caps.formats.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+        if (gbm_device_is_format_supported(device, format.fourcc, usage | flag) != 0 &&
+            (planes < 0 || planes == static_cast<int>(format.plane_count)))
+            caps.formats.push_back({format.fourcc, modifier});
+    };
+    for (const FormatInfo& each : formats()) {
+        list(each, DRM_FORMAT_MOD_LINEAR, GBM_BO_USE_LINEAR);
+        list(each, DRM_FORMAT_MOD_INVALID, 0);
     }
     if (caps.formats.empty())
-        return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
-                                             "makes no format LINEAR for usage " +
-                                                 to_string(usage) + " (GBM_BO_USE_*)",
-                                             "Ask for less usage"));
+        return tl::unexpected(
+            alloc::refusal(Errc::unsupported, wrapping, caps,
+                           "makes no format for usage " + to_string(usage) + " (GBM_BO_USE_*)",
+                           "Ask for less usage"));
     // Mesa opens render nodes whose driver then makes nothing (software on vgem), so one is made.
     GbmExporter probe(Private(), std::move(state), caps);
-    const auto frame =
-        probe.allocate_frame({.width = 64, .height = 64, .format = caps.formats[0].format});
+    auto tried = std::ranges::find(caps.formats, DRM_FORMAT_MOD_LINEAR, &FormatModifier::modifier);
+    if (tried == caps.formats.end())
+        tried = caps.formats.begin();
+    const auto frame = probe.allocate_frame(
+        {.width = 64, .height = 64, .format = tried->format, .modifiers = {tried->modifier}});
     if (!frame)
         return tl::unexpected(
             alloc::refusal(Errc::unsupported, wrapping, caps,
@@ -273,62 +340,22 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
     auto plan = alloc::plan_linear(linear_spec, caps(), std::max(spec.stride_alignment, 1U));
     if (!plan)
         return tl::unexpected(std::move(plan.error()));
-    const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
-        return tl::unexpected(alloc::refusal(
-            code, operation, caps(), alloc::describe(spec) + ": " + problem, std::move(remedy)));
-    };
     const auto height =
         static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
     const Wanted wanted(spec);
     const std::lock_guard lock(state_->mutex);
-    if (wanted.tiled || wanted.implicit) {
-        auto chosen = allocate_chosen(*state_, spec, caps(), wanted, height);
-        if (chosen || !wanted.linear)
-            return chosen;
-    }
-    if (std::ranges::find(caps().formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
-        caps().formats.end())
-        return refuse(Errc::unsupported, "the driver does not make this format LINEAR for this use",
-                      "Take one of ExporterCaps::formats");
-    const FormatInfo* format = find_format(spec.format);
-    const FormatPlane& block = format->planes[0];
-    std::uint32_t width = spec.width;
-    for (bool widened = false;; widened = true) {
-        const Bo bo = create_linear(state_->device, width, height, spec.format, state_->usage);
-        if (!bo) {
-            const int error = errno;
-            Error failure = sys::failed_call(
-                error, operation, caps().name,
-                alloc::describe(spec) + ": the driver makes no buffer of " + to_string(width) +
-                    "x" + to_string(height) + " pixels (gbm_bo_create)",
-                "Ask for a smaller one, or use another exporter");
-            return tl::unexpected(std::move(failure));
-        }
-        const std::uint64_t modifier = gbm_bo_get_modifier(bo.get());
-        if (modifier != DRM_FORMAT_MOD_LINEAR && modifier != DRM_FORMAT_MOD_INVALID)
-            return refuse(Errc::unsupported,
-                          "the driver was asked for LINEAR and took modifier " +
-                              modifier_name(modifier),
-                          "Use another exporter");
-        auto made = layout_of(bo.get(), spec, caps(), DRM_FORMAT_MOD_LINEAR);
-        if (!made)
-            return tl::unexpected(std::move(made.error()));
-        const std::string problem = misfit(made->layout, format->plane_count, spec);
-        if (!problem.empty()) {
-            // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
-            const auto stride =
-                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
-            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
-                                            block.block_bytes * block.block_width
-                                      : 0;
-            if (widened || wider <= width || wider > UINT32_MAX)
-                return refuse(Errc::unsupported, problem,
-                              "Ask for smaller alignments, or use another exporter");
-            width = static_cast<std::uint32_t>(wider);
-            continue;
-        }
-        return share(state_->card.get(), *made, spec, caps());
-    }
+    Result<Frame> frame = tl::unexpected(Error());
+    if (wanted.tiled)
+        frame = take_chosen(
+            *state_, spec, caps(), wanted.named,
+            create(state_->device, spec.width, height, spec.format, state_->usage, wanted.named));
+    if (!frame && wanted.linear)
+        frame = allocate_linear(*state_, spec, caps(), height);
+    // What the driver keeps to itself is for want of everything that has a name.
+    if (!frame && wanted.implicit)
+        frame = take_chosen(*state_, spec, caps(), spec.modifiers,
+                            create(state_->device, spec.width, height, spec.format, state_->usage));
+    return frame;
 }
 
 } // namespace sluice

@@ -45,9 +45,12 @@ struct FakeGbm {
         std::vector<Plane> planes;
     };
 
+    static constexpr int leaves_errno = -1; ///< For `create`: a failure that sets none.
+
     bool opens = true;
-    bool alive = false; // between gbm_create_device and gbm_device_destroy
-    int bos = 0;        // alive
+    bool alive = false;    // between gbm_create_device and gbm_device_destroy
+    int bos = 0;           // alive
+    int destroy_errno = 0; // what destroying one leaves in errno
     std::vector<Bo> made;
     /// Whether a format is supported for a usage; none means XR24 and AR24, LINEAR.
     std::function<bool(std::uint32_t format, std::uint32_t usage)> supports;

@@ -56,7 +56,8 @@ gbm_bo* make(std::uint32_t width, std::uint32_t height, std::uint32_t format, st
     const int error = fake->create(bo);
     fake->made.push_back(bo);
     if (error != 0) {
-        errno = error;
+        if (error != sluice::test::FakeGbm::leaves_errno)
+            errno = error;
         return nullptr;
     }
     ++fake->bos;
@@ -104,6 +105,8 @@ gbm_bo* gbm_bo_create_with_modifiers2(gbm_device*, uint32_t width, uint32_t heig
 void gbm_bo_destroy(gbm_bo* bo) {
     --fake->bos;
     delete bo;
+    if (fake->destroy_errno != 0)
+        errno = fake->destroy_errno;
 }
 
 uint64_t gbm_bo_get_modifier(gbm_bo* bo) {

@@ -74,10 +74,13 @@ TEST_P(GbmSystemTest, MakesWhatItListsOrSaysWhy) {
     const auto gbm = wrap();
     int made = 0;
     for (const auto& [format, modifier] : gbm->caps().formats) {
-        auto frame = gbm->allocate_frame({.width = 33, .height = 17, .format = format});
+        auto frame = gbm->allocate_frame(
+            {.width = 33, .height = 17, .format = format, .modifiers = {modifier}});
         if (!frame) {
             // Mesa's software driver lists formats that the kernel's driver then refuses.
-            EXPECT_EQ(frame.error().code, Errc::invalid_argument) << frame.error().message();
+            EXPECT_EQ(frame.error().code, modifier == DRM_FORMAT_MOD_LINEAR ? Errc::invalid_argument
+                                                                            : Errc::unsupported)
+                << frame.error().message();
             continue;
         }
         ++made;
@@ -85,6 +88,19 @@ TEST_P(GbmSystemTest, MakesWhatItListsOrSaysWhy) {
         EXPECT_TRUE(CpuMap::map(frame->buffer(), Access::read_write)) << format_name(format);
     }
     EXPECT_GE(made, 4);
+}
+
+TEST_P(GbmSystemTest, WhatHasANameComesBeforeWhatHasNone) {
+    const auto gbm = wrap();
+    FrameSpec spec = small;
+    spec.modifiers = {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+    auto frame = gbm->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+    spec.modifiers.pop_back();
+    frame = gbm->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, std::uint64_t{DRM_FORMAT_MOD_INVALID});
 }
 
 TEST_P(GbmSystemTest, RefusesWhatItCannotMake) {

@@ -396,7 +396,9 @@ TEST_F(AllocTest, FramesThatCannotBeAreRefusedWithNumbers) {
     expect_refused(with([](S& s) { s.width = 0x20000000U; }), Errc::invalid_argument,
                    {"plane 0", "stride of 2147483648", "2147483647"});
     expect_refused(with([](S& s) { s.stride_alignment = UINT32_MAX; }), Errc::invalid_argument,
-                   {"stride of 4294967295"});
+                   {"stride of 17179869180", "2147483647"});
+    expect_refused(with([](S& s) { s.stride_alignment = 0x7fffffffU; }), Errc::invalid_argument,
+                   {"stride of 8589934588"});
     expect_refused(with([](S& s) {
                        s.height_alignment = UINT32_MAX;
                        s.height = UINT32_MAX;
@@ -428,6 +430,26 @@ TEST_F(AllocTest, EveryFormatHasAFrameOfOnePixelAndOfOddSizes) {
             for (std::uint32_t i = 0; i < format.plane_count; ++i)
                 EXPECT_EQ(frame->layout().planes[i].stride % 256, 0U);
         }
+}
+
+TEST_F(AllocTest, AnyStrideAlignmentLeadsToAFrame) {
+    const auto exporter = udmabuf();
+    for (const FormatInfo& format : formats())
+        for (std::uint32_t alignment = 1; alignment <= 40; ++alignment) {
+            auto frame = exporter->allocate_frame(
+                {.width = 33, .height = 3, .format = format.fourcc, .stride_alignment = alignment});
+            ASSERT_TRUE(frame) << alignment << ": " << frame.error().message();
+            for (std::uint32_t i = 0; i < format.plane_count; ++i)
+                EXPECT_EQ(frame->layout().planes[i].stride % alignment, 0U)
+                    << describe(frame->layout());
+        }
+    const auto stride = [&](std::uint32_t format, std::uint32_t alignment) {
+        auto frame = exporter->allocate_frame(
+            {.width = 33, .height = 3, .format = format, .stride_alignment = alignment});
+        return frame ? frame->layout().planes[0].stride : 0;
+    };
+    EXPECT_EQ(stride(DRM_FORMAT_XRGB8888, 5), 140U) << "of 5 bytes and of 4";
+    EXPECT_EQ(stride(DRM_FORMAT_RGB888, 32), 128U) << "pixels of 3 bytes end on whole words";
 }
 
 TEST_F(AllocTest, SeveralThreadsAllocateFromOneExporter) {

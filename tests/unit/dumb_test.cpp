@@ -173,6 +173,19 @@ TEST_F(DumbTest, EveryFormatHasAFrameOfOddSize) {
         }
 }
 
+TEST_F(DumbTest, AnyStrideAlignmentLeadsToAFrame) {
+    const auto exporter = wrap();
+    for (const FormatInfo& format : formats())
+        for (std::uint32_t alignment = 1; alignment <= 40; ++alignment) {
+            auto frame = exporter->allocate_frame(
+                {.width = 33, .height = 3, .format = format.fourcc, .stride_alignment = alignment});
+            ASSERT_TRUE(frame) << alignment << ": " << frame.error().message();
+            for (std::uint32_t i = 0; i < format.plane_count; ++i)
+                EXPECT_EQ(frame->layout().planes[i].stride % alignment, 0U)
+                    << describe(frame->layout());
+        }
+}
+
 TEST_F(DumbTest, RefusesSizesThatTheKernelCannotCount) {
     const auto exporter = wrap();
     expect_refused(exporter->allocate({.size = 0}), Errc::invalid_argument, {"0 bytes"});
@@ -192,6 +205,19 @@ TEST_F(DumbTest, RefusesSizesThatTheKernelCannotCount) {
     spec.stride_alignment = UINT32_MAX;
     expect_refused(exporter->allocate_frame(spec), Errc::invalid_argument, {"2147483647"});
     EXPECT_TRUE(drm.created.empty()) << "refused before the kernel is asked";
+}
+
+TEST_F(DumbTest, APitchThatLeadsNowhereIsTheDriversOwn) {
+    const auto exporter = wrap();
+    FrameSpec spec = small;
+    spec.height = 4;
+    drm.pitch = [](std::uint32_t) { return 1U << 31; };
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"DumbExporter::allocate_frame", "dumb fake",
+                    "the driver's pitch of 2147483648 bytes", "2147483647"});
+    drm.pitch = [](std::uint32_t) { return 1U << 30; };
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"dumb fake", "the driver's pitch of 1073741824 bytes", "4294967296 bytes"});
 }
 
 TEST_F(DumbTest, EachCallMayFailAndLeavesNoHandle) {

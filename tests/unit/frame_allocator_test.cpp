@@ -40,8 +40,14 @@ public:
         return DmaBuf::from_fd(std::move(memory));
     }
 
+    Result<Frame> allocate_frame(const FrameSpec& spec) const noexcept override {
+        modifiers = spec.modifiers;
+        return Exporter::allocate_frame(spec);
+    }
+
     std::optional<Error> refusal;
     mutable std::uint64_t asked = 0;
+    mutable std::vector<std::uint64_t> modifiers;
     mutable std::string name;
 };
 
@@ -157,13 +163,38 @@ TEST_F(FrameAllocatorTest, WhoNamesNoStrideGetsTheSafeOne) {
     EXPECT_EQ(stride_for(std::array{silent, FrameNeeds{.stride_alignment = 96}}), 768U);
 }
 
+TEST_F(FrameAllocatorTest, AModifierIsOneThatEverybodyNames) {
+    const auto only = exporter("only");
+    const FrameAllocator allocator({only});
+    const auto asked_for = [&](std::span<const FrameNeeds> needs) {
+        only->modifiers = {1};
+        (void)allocator.allocate(request(needs));
+        return only->modifiers;
+    };
+    using Modifiers = std::vector<std::uint64_t>;
+    const Modifiers linear{DRM_FORMAT_MOD_LINEAR};
+    const Modifiers any{DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+    const Modifiers named{DRM_FORMAT_MOD_LINEAR, I915_FORMAT_MOD_X_TILED};
+    const FrameNeeds gpu{.who = "gpu", .modifiers = any};
+    const FrameNeeds screen{.who = "screen", .modifiers = named};
+    const FrameNeeds silent{.who = "encoder", .stride_alignment = 64};
+    const FrameNeeds cpu{.who = "cpu", .modifiers = any, .cpu_access = true};
+    EXPECT_EQ(asked_for({}), Modifiers()) << "which is LINEAR";
+    EXPECT_EQ(asked_for(std::array{silent}), Modifiers());
+    EXPECT_EQ(asked_for(std::array{gpu}), any) << "INVALID too, if nobody else is there";
+    EXPECT_EQ(asked_for(std::array{gpu, gpu}), any);
+    EXPECT_EQ(asked_for(std::array{gpu, screen}),
+              (Modifiers{I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR}));
+    EXPECT_EQ(asked_for(std::array{gpu, silent}), linear) << "who names none takes LINEAR";
+    EXPECT_EQ(asked_for(std::array{silent, gpu}), linear);
+    EXPECT_EQ(asked_for(std::array{gpu, cpu}), linear);
+}
+
 TEST_F(FrameAllocatorTest, ContradictionsAreNamed) {
     const FrameAllocator allocator({exporter("only")});
     const std::array linear{std::uint64_t{DRM_FORMAT_MOD_LINEAR}};
     const std::array tiled{std::uint64_t{I915_FORMAT_MOD_X_TILED}};
     const std::array implicit{std::uint64_t{DRM_FORMAT_MOD_INVALID}};
-    const std::array both{std::uint64_t{DRM_FORMAT_MOD_INVALID},
-                          std::uint64_t{DRM_FORMAT_MOD_LINEAR}};
     using Needs = std::array<FrameNeeds, 2>;
     expect_refused(
         allocator.allocate(request(Needs{FrameNeeds{.who = "kms", .modifiers = linear},
@@ -171,13 +202,15 @@ TEST_F(FrameAllocatorTest, ContradictionsAreNamed) {
         Errc::invalid_argument,
         {"kms wants LINEAR, encoder wants INTEL 0x100000000000001; there is none"});
     expect_refused(
-        allocator.allocate(request(Needs{FrameNeeds{.who = "old gpu", .modifiers = implicit}})),
-        Errc::invalid_argument, {"old gpu wants INVALID"});
-    EXPECT_TRUE(allocator.allocate(request(Needs{FrameNeeds{.modifiers = both}})));
-    expect_refused(allocator.allocate(request(Needs{FrameNeeds{.who = "gpu", .modifiers = tiled}})),
-                   Errc::unsupported, {"only: ", "makes LINEAR", "0x100000000000001"});
-    expect_refused(allocator.allocate(request(Needs{FrameNeeds{.who = "gpu", .modifiers = tiled},
-                                                    FrameNeeds{.who = "cpu", .cpu_access = true}})),
+        allocator.allocate(request(Needs{FrameNeeds{.who = "old gpu", .modifiers = implicit},
+                                         FrameNeeds{.who = "encoder"}})),
+        Errc::invalid_argument,
+        {"old gpu wants INVALID, encoder names none and takes LINEAR; there is none"});
+    expect_refused(
+        allocator.allocate(request(std::array{FrameNeeds{.who = "gpu", .modifiers = tiled}})),
+        Errc::unsupported, {"only: ", "makes LINEAR", "0x100000000000001"});
+    expect_refused(allocator.allocate(request(std::array{
+                       FrameNeeds{.who = "gpu", .modifiers = tiled, .cpu_access = true}})),
                    Errc::invalid_argument, {"the CPU understands LINEAR alone"});
     expect_refused(
         allocator.allocate(request(Needs{FrameNeeds{.who = "kms", .stride_alignment = 65536},

@@ -51,7 +51,10 @@ TEST_F(GbmTest, SaysWhatItCanDo) {
     EXPECT_TRUE(exporter->caps().cpu_mappable);
     EXPECT_EQ(exporter->caps().formats,
               (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_LINEAR},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR}}));
+                                           {DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+    EXPECT_TRUE(exporter->caps().unlisted_modifiers);
     expect_refused(exporter->allocate({.size = 4096}), Errc::unsupported,
                    {"4096 bytes", "no plain bytes"});
 }
@@ -67,12 +70,39 @@ TEST_F(GbmTest, RefusesWhatHasNoDriver) {
     gbm.opens = true;
     gbm.supports = [](std::uint32_t, std::uint32_t) { return false; };
     expect_refused(GbmExporter::wrap(drm.card.get(), GBM_BO_USE_CURSOR), Errc::unsupported,
-                   {"no format LINEAR for usage 2"});
+                   {"makes no format for usage 2"});
     gbm.supports = [](std::uint32_t, std::uint32_t) { return true; };
     gbm.create = [](Bo&) { return EACCES; };
     expect_refused(GbmExporter::wrap(drm.card.get()), Errc::unsupported,
                    {"no buffer of 64x64", "EACCES", "/dev/dri/card*"});
     EXPECT_FALSE(gbm.alive);
+}
+
+TEST_F(GbmTest, ListsLinearOnlyWhereTheUseAllowsIt) {
+    gbm.supports = [](std::uint32_t format, std::uint32_t usage) {
+        return format == DRM_FORMAT_ARGB8888 ||
+               (format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT);
+    };
+    EXPECT_EQ(wrap(GBM_BO_USE_SCANOUT)->caps().formats,
+              (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
+                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+    // A use that no LINEAR buffer serves has its exporter all the same.
+    gbm.supports = [](std::uint32_t format, std::uint32_t usage) {
+        return format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT;
+    };
+    gbm.create = [](Bo& bo) {
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return (bo.usage & GBM_BO_USE_LINEAR) == 0 && !bo.with_modifiers ? 0 : EINVAL;
+    };
+    const auto exporter = wrap(GBM_BO_USE_SCANOUT);
+    FrameSpec spec = small;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"does not make this format LINEAR for this use"});
+    spec.modifiers = {DRM_FORMAT_MOD_INVALID};
+    auto frame = exporter->allocate_frame(spec);
+    EXPECT_TRUE(frame) << frame.error().message();
 }
 
 TEST_F(GbmTest, TakesTheDriversLayoutAndItsWordForLinear) {
@@ -198,6 +228,64 @@ TEST_F(GbmTest, AnUnknownLayoutGoesOnlyToWhoTakesOne) {
     EXPECT_EQ(gbm.made.back().usage, 0U) << "nobody asked for LINEAR";
 }
 
+TEST_F(GbmTest, WhatHasANameComesBeforeWhatHasNone) {
+    const auto exporter = wrap();
+    bool knows_modifiers = true;
+    bool makes_linear = true;
+    gbm.create = [&](Bo& bo) {
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        if (bo.with_modifiers && knows_modifiers) {
+            if (!makes_linear || bo.offered.back() != DRM_FORMAT_MOD_LINEAR)
+                return EINVAL;
+            bo.modifier = DRM_FORMAT_MOD_LINEAR;
+        }
+        return (bo.usage & GBM_BO_USE_LINEAR) != 0 && !makes_linear ? EINVAL : 0;
+    };
+    FrameSpec spec = small;
+    const auto modifier = [&] {
+        auto frame = exporter->allocate_frame(spec);
+        EXPECT_TRUE(frame) << frame.error().message();
+        return frame ? frame->layout().modifier : 1;
+    };
+    for (const bool knows : {true, false}) {
+        knows_modifiers = knows;
+        makes_linear = true;
+        spec.modifiers = {DRM_FORMAT_MOD_INVALID, DRM_FORMAT_MOD_LINEAR};
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_LINEAR}) << knows;
+        spec.modifiers = {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED, DRM_FORMAT_MOD_LINEAR};
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_LINEAR}) << knows;
+        makes_linear = false;
+        EXPECT_EQ(modifier(), std::uint64_t{DRM_FORMAT_MOD_INVALID}) << "nothing else is to be had";
+    }
+}
+
+TEST_F(GbmTest, WhoTakesAnUnknownLayoutDoesNotGetAnyOther) {
+    const auto exporter = wrap();
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    for (const auto& modifiers : std::vector<std::vector<std::uint64_t>>{
+             {DRM_FORMAT_MOD_INVALID}, {DRM_FORMAT_MOD_INVALID, I915_FORMAT_MOD_X_TILED}}) {
+        spec.modifiers = modifiers;
+        expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                       {"took modifier INTEL 0x100000000000002", "which was not asked for"});
+    }
+    // A layout that was asked for may come by a way that names none.
+    gbm.create = [](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return bo.with_modifiers ? ENOSYS : 0;
+    };
+    spec.modifiers.push_back(I915_FORMAT_MOD_Y_TILED);
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().modifier, I915_FORMAT_MOD_Y_TILED);
+}
+
 TEST_F(GbmTest, ADriverThatLiesIsNotBelieved) {
     const auto exporter = wrap();
     FrameSpec spec = small;
@@ -210,12 +298,30 @@ TEST_F(GbmTest, ADriverThatLiesIsNotBelieved) {
         };
         expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"planes"});
     }
-    gbm.create = [](Bo& bo) {
-        bo.modifier = I915_FORMAT_MOD_X_TILED;
-        bo.planes = {{.handle = 1, .offset = 1 << 20, .stride = 512}};
-        return 0;
+    // What it says of the buffer is its own fault, and not the request's.
+    const auto says = [&](std::uint64_t modifier, test::FakeGbm::Plane plane,
+                          const std::vector<std::string>& words) {
+        gbm.create = [=](Bo& bo) {
+            bo.modifier = modifier;
+            bo.planes = {plane};
+            return 0;
+        };
+        spec.modifiers = {modifier};
+        std::vector<std::string> all{"GbmExporter::allocate_frame", "gbm fake", "the driver says"};
+        all.insert(all.end(), words.begin(), words.end());
+        expect_refused(exporter->allocate_frame(spec), Errc::failed, all);
     };
-    expect_refused(exporter->allocate_frame(spec), Errc::out_of_bounds, {"begins at byte 1048576"});
+    says(I915_FORMAT_MOD_X_TILED, {.offset = 1 << 20, .stride = 512},
+         {"offset 1048576", "the buffer holds 1048576"});
+    says(I915_FORMAT_MOD_X_TILED, {.stride = 1U << 31}, {"stride 2147483648", "2147483647"});
+    says(DRM_FORMAT_MOD_LINEAR, {.stride = 396}, {"stride 396", "below its row of 100 pixels"});
+    says(DRM_FORMAT_MOD_LINEAR, {.stride = 402}, {"stride 402", "no multiple of its 4 bytes"});
+    says(DRM_FORMAT_MOD_LINEAR, {.offset = (1 << 20) - 3999, .stride = 400},
+         {"offset 1044577", "needs 1048577 bytes, the buffer holds 1048576"});
+    // A modifier may add planes, and never takes any away.
+    gbm.supports = [](std::uint32_t, std::uint32_t) { return true; };
+    spec.format = DRM_FORMAT_NV12;
+    says(I915_FORMAT_MOD_X_TILED, {.stride = 512}, {"it has 1 plane", "NV12", "has 2 planes"});
 }
 
 TEST_F(GbmTest, PlanesShareABufferOrHaveTheirOwn) {
@@ -233,7 +339,7 @@ TEST_F(GbmTest, PlanesShareABufferOrHaveTheirOwn) {
         return 0;
     };
     const auto exporter = wrap();
-    EXPECT_EQ(exporter->caps().formats.size(), 2U) << "a driver that does not say is tried";
+    EXPECT_EQ(exporter->caps().formats.size(), 4U) << "a driver that does not say is tried";
     FrameSpec spec = small;
     spec.format = DRM_FORMAT_NV12;
     auto frame = exporter->allocate_frame(spec);
@@ -279,6 +385,31 @@ TEST_F(GbmTest, AsksForAWiderBufferWhereTheStrideDoesNotFit) {
     expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"1048576 bytes", "2097152"});
 }
 
+TEST_F(GbmTest, AModifiersOwnPlanesHaveTheirOwnStrides) {
+    const auto exporter = wrap();
+    std::uint32_t stride = 512;
+    std::uint32_t offset = 65536;
+    gbm.create = [&](Bo& bo) {
+        bo.modifier = I915_FORMAT_MOD_Y_TILED_CCS;
+        bo.planes = {{.offset = 0, .stride = stride}, {.offset = offset, .stride = 40}};
+        return 0;
+    };
+    FrameSpec spec = small;
+    spec.modifiers = {I915_FORMAT_MOD_Y_TILED_CCS};
+    spec.stride_alignment = 512;
+    spec.offset_alignment = 4096;
+    auto frame = exporter->allocate_frame(spec);
+    ASSERT_TRUE(frame) << frame.error().message();
+    EXPECT_EQ(frame->layout().planes[1].stride, 40U);
+    stride = 544;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"plane 0's stride of 544 bytes is no multiple of 512"});
+    stride = 512;
+    offset = 65536 + 64;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"plane 1's offset of 65600 bytes is no multiple of 4096"});
+}
+
 TEST_F(GbmTest, EachCallMayFailAndLeavesNothing) {
     const auto exporter = wrap();
     const auto before = test::open_fds();
@@ -293,12 +424,35 @@ TEST_F(GbmTest, EachCallMayFailAndLeavesNothing) {
     expect_refused(exporter->allocate_frame(small), Errc::wrong_object, {"is not a dma-buf"});
     drm.exports_dma_bufs = true;
     drm.missing_bytes = (1 << 20) - 400 * 10 + 1; // a byte less than the driver's own layout
-    expect_refused(exporter->allocate_frame(small), Errc::out_of_bounds, {"the buffer holds 3999"});
+    expect_refused(exporter->allocate_frame(small), Errc::failed,
+                   {"the driver says", "stride 400", "the buffer holds 3999"});
     gbm.create = [](Bo&) { return ENOMEM; };
     expect_refused(exporter->allocate_frame(small), Errc::no_resources,
                    {"gbm_bo_create", "ENOMEM"});
     EXPECT_EQ(gbm.bos, 0);
     EXPECT_EQ(before, test::open_fds());
+}
+
+TEST_F(GbmTest, AFailureWithoutAnErrnoIsNotBlamedOnAnOlderOne) {
+    const auto exporter = wrap();
+    bool makes_something = false;
+    gbm.create = [&](Bo& bo) { // as from a driver that leaves errno alone
+        bo.modifier = DRM_FORMAT_MOD_INVALID;
+        bo.planes = {{.handle = 1, .offset = 0, .stride = 512}};
+        return makes_something && bo.with_modifiers ? 0 : test::FakeGbm::leaves_errno;
+    };
+    FrameSpec spec = small;
+    for (const auto& modifiers : std::vector<std::vector<std::uint64_t>>{
+             {}, {I915_FORMAT_MOD_X_TILED}, {DRM_FORMAT_MOD_INVALID}}) {
+        spec.modifiers = modifiers;
+        errno = ENOMEM;
+        expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                       {"the driver makes no buffer", "and does not say why"});
+    }
+    // A buffer that is given back may set it as well.
+    makes_something = true;
+    gbm.destroy_errno = ENOMEM;
+    expect_refused(exporter->allocate_frame(small), Errc::unsupported, {"and does not say why"});
 }
 
 TEST_F(GbmTest, FramesOutliveTheExporterAndItsDevice) {
