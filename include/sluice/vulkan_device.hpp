@@ -27,8 +27,10 @@ namespace sluice {
 class Frame;
 class VulkanAccess;
 class VulkanImage;
+class VulkanTexture;
 struct VulkanAttachInfo;
 struct VulkanImageInfo;
+struct VulkanTextureInfo;
 struct VulkanUse;
 
 /// The application's own objects that `VulkanDevice::wrap` borrows.
@@ -44,6 +46,8 @@ struct VulkanDeviceInfo {
     /// harm. Empty means all of `VulkanDevice::required_extensions()`. Where some of them are
     /// missing `VulkanDeviceCaps` tells what is done instead.
     std::span<const char* const> extensions = {};
+    /// The feature samplerYcbcrConversion was enabled. Without it `texture` gives YCbCr in parts.
+    bool sampler_ycbcr_conversion = false;
     /// How many further calls of `attach` an attachment is kept for once nobody holds it or its
     /// frame, in case its buffers come back in a new frame: a little more than the largest pool of
     /// buffers that a peer sends in turns. Its memory is held so long; see
@@ -159,6 +163,13 @@ public:
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
                                              const VulkanAttachInfo& info) const noexcept;
+
+    /// Attaches a frame for a shader to sample, as the driver can; see vulkan_texture.hpp. As one
+    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part.
+    /// \returns the texture, or what `attach` does, of the part that could not be had, and
+    ///   - `no_resources`, `device_lost`, `failed`: also for a view or conversion.
+    [[nodiscard]] Result<VulkanTexture> texture(const Frame& frame,
+                                                const VulkanTextureInfo& info) const noexcept;
 
     /// Drops the attachments that the device keeps though nobody holds them or their frames: for
     /// applications that will attach nothing for a while.

@@ -11,6 +11,7 @@
 #include <sluice/vulkan_device.hpp>
 
 #include "vulkan/vulkan_caps_cache.hpp"
+#include "vulkan/vulkan_conversions.hpp"
 
 namespace sluice {
 
@@ -74,6 +75,14 @@ struct VulkanOwner {
 /// A device as its attachments know it. It outlives them, and they may outlive the last
 /// `VulkanDevice`.
 struct VulkanDriver {
+    VulkanDriver() = default;
+    VulkanDriver(const VulkanDriver&) = delete;
+    VulkanDriver& operator=(const VulkanDriver&) = delete;
+    ~VulkanDriver() {
+        if (!abandoned)
+            conversions->clear(*this);
+    }
+
     /// The GPU hangs in work that was submitted: nothing of the device may be destroyed from now
     /// on.
     void abandon() const noexcept {
@@ -94,6 +103,7 @@ struct VulkanDriver {
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
     mutable std::atomic<bool> abandoned = false;
     std::unique_ptr<VulkanCapsCache> image_caps = std::make_unique<VulkanCapsCache>();
+    std::unique_ptr<VulkanConversions> conversions = std::make_unique<VulkanConversions>();
 };
 
 /// Wraps with \p owner let go only after everything that was made of the device.
