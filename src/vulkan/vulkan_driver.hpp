@@ -20,20 +20,26 @@ namespace sluice {
     F(EnumerateDeviceExtensionProperties)            \
     F(GetDeviceProcAddr)                             \
     F(GetPhysicalDeviceProperties)                   \
+    F(GetPhysicalDeviceProperties2)                  \
     F(GetPhysicalDeviceMemoryProperties)             \
+    F(GetPhysicalDeviceExternalBufferProperties)     \
     F(GetPhysicalDeviceExternalSemaphoreProperties)  \
     F(GetPhysicalDeviceFormatProperties2)            \
     F(GetPhysicalDeviceImageFormatProperties2)
 #define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
     F(AllocateMemory)                                \
+    F(BindBufferMemory)                              \
     F(BindImageMemory2)                              \
+    F(CreateBuffer)                                  \
     F(CreateFence)                                   \
     F(CreateImage)                                   \
     F(CreateSemaphore)                               \
+    F(DestroyBuffer)                                 \
     F(DestroyFence)                                  \
     F(DestroyImage)                                  \
     F(DestroySemaphore)                              \
     F(FreeMemory)                                    \
+    F(GetBufferMemoryRequirements2)                  \
     F(GetFenceStatus)                                \
     F(GetImageDrmFormatModifierPropertiesEXT)        \
     F(GetImageMemoryRequirements2)                   \
