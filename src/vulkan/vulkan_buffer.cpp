@@ -50,9 +50,9 @@ struct Handles {
 struct Order {
     const VulkanDriver& driver;
     VulkanMemoryPurpose purpose;
-    VkBufferUsageFlags usage;
-    VkDeviceSize size;
-    VkExternalMemoryFeatureFlags direction; // importable or exportable
+    VkBufferUsageFlags usage = 0;
+    VkDeviceSize size = 0;
+    VkExternalMemoryFeatureFlags direction = 0; // importable or exportable
 };
 
 tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std::string problem,
