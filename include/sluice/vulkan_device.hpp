@@ -169,7 +169,8 @@ public:
     void drop_idle_attachments() const noexcept;
 
     /// Imports all bytes of one of a frame's buffers as a VkBuffer, in whatever layout they are.
-    /// See vulkan_buffer.hpp. Each call imports anew.
+    /// See vulkan_buffer.hpp. As with `attach`, the same bytes in the same way give the same
+    /// VkBuffer.
     /// \returns the VkBuffer, or, with the frame as it was,
     ///   - `unsupported`: the driver does not import a dma-buf for the usage, or not of this size;
     ///   - `invalid_argument`: no usage, or a buffer that the frame does not have;

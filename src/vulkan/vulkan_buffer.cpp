@@ -251,7 +251,18 @@ VkBufferMemoryBarrier VulkanBuffer::release_barrier(VkAccessFlags access) const 
 Result<VulkanBuffer>
 VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& info) const noexcept {
     const VulkanDriver& driver = *state_->driver;
-    VulkanMemoryPurpose purpose{.operation = "VulkanDevice::attach_buffer",
+    constexpr const char* operation = "VulkanDevice::attach_buffer";
+    const VulkanAttachmentKey key{
+        .kind = VulkanAttachmentKey::Kind::buffer, .part = info.buffer, .usage = info.usage};
+    if (frame.revoked())
+        return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto known = state_->attachments.find(frame, key)) {
+        if (known->frame != frame) // a new one of the same buffers
+            FrameUse::watch(frame, state_->weak_from_this());
+        return VulkanBuffer(std::static_pointer_cast<const VulkanBuffer::State>(std::move(known)),
+                            frame);
+    }
+    VulkanMemoryPurpose purpose{.operation = operation,
                                 .object = describe(frame.layout()) + " on " + driver.name};
     if (info.usage == 0)
         return no_usage(purpose);
@@ -271,10 +282,16 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
                             .size = buffer.size(),
                             .direction = VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT},
                            buffer, handles);
+    std::shared_ptr<const VulkanAttachment::State> state;
+    if (imported) {
+        FrameUse::watch(frame, state_->weak_from_this());
+        state = state_->attachments.insert(
+            key, std::make_shared<const VulkanBuffer::State>(std::move(handles), frame));
+    }
     FrameUse::end(frame);
     if (!imported)
         return tl::unexpected(std::move(imported.error()));
-    return VulkanBuffer(std::make_shared<const VulkanBuffer::State>(std::move(handles), frame),
+    return VulkanBuffer(std::static_pointer_cast<const VulkanBuffer::State>(std::move(state)),
                         frame);
 }
 

@@ -75,9 +75,9 @@ protected:
 };
 
 TEST_F(VulkanBufferTest, AttachesEachOfAFramesBuffers) {
-    const VulkanDevice device = wrap();
     const Frame frame = nv12();
     for (const std::uint32_t index : {0U, 1U}) {
+        const VulkanDevice device = wrap();
         auto buffer = device.attach_buffer(frame, {.usage = copied, .buffer = index});
         ASSERT_TRUE(buffer) << buffer.error().message();
         EXPECT_EQ(buffer->frame(), frame);
@@ -110,7 +110,27 @@ TEST_F(VulkanBufferTest, AttachesPlainBytes) {
     }
     expect_refused(device.attach_buffer(bytes(0), copied), Errc::invalid_argument,
                    {"VulkanDevice::attach_buffer"});
+    device.drop_idle_attachments();
     EXPECT_EQ(driver_.living(), Kinds{});
+}
+
+TEST_F(VulkanBufferTest, TheSameBytesAreImportedOnce) {
+    const VulkanDevice device = wrap();
+    const Frame frame = nv12();
+    auto first = device.attach_buffer(frame, {.usage = copied});
+    ASSERT_TRUE(first);
+    EXPECT_EQ(device.attach_buffer(frame, {.usage = copied})->buffer(), first->buffer());
+    const VulkanBufferAttachInfo others[] = {{.usage = copied, .buffer = 1},
+                                             {.usage = VK_BUFFER_USAGE_TRANSFER_DST_BIT}};
+    for (const VulkanBufferAttachInfo& each : others)
+        EXPECT_NE(device.attach_buffer(frame, each)->buffer(), first->buffer());
+    EXPECT_EQ(driver_.buffers.size(), 3U);
+
+    const DmaBuf plain = bytes(4096);
+    auto bytes = device.attach_buffer(plain, copied);
+    ASSERT_TRUE(bytes);
+    EXPECT_EQ(device.attach_buffer(*plain.duplicate(), copied)->buffer(), bytes->buffer());
+    EXPECT_EQ(driver_.buffers.size(), 4U);
 }
 
 TEST_F(VulkanBufferTest, ExportsAFrameThatIsLaidOutForCopies) {
@@ -254,10 +274,10 @@ TEST_F(VulkanBufferTest, RefusesWhatTheDriverDoesNot) {
 }
 
 TEST_F(VulkanBufferTest, LeaksNothingWhereACallFails) {
-    const VulkanDevice device = wrap();
     const Frame frame = nv12();
-    const auto attach = [&] { return device.attach_buffer(frame, {.usage = copied}); };
-    const auto make = [&] { return device.export_buffer(small); };
+    // Each time on another device: the last one would know the frame.
+    const auto attach = [&] { return wrap().attach_buffer(frame, {.usage = copied}); };
+    const auto make = [&] { return wrap().export_buffer(small); };
     const auto fail = [&](const char* function, const auto& call) {
         for (const bool closes : {false, true})
             for (const bool nonsense : {false, true})
