@@ -24,11 +24,15 @@
 
 namespace sluice {
 
+class DmaBuf;
 class Frame;
 class VulkanAccess;
+class VulkanBuffer;
 class VulkanImage;
 class VulkanTexture;
 struct VulkanAttachInfo;
+struct VulkanBufferAttachInfo;
+struct VulkanBufferInfo;
 struct VulkanImageInfo;
 struct VulkanTextureInfo;
 struct VulkanUse;
@@ -174,6 +178,36 @@ public:
     /// Drops the attachments that the device keeps though nobody holds them or their frames: for
     /// applications that will attach nothing for a while.
     void drop_idle_attachments() const noexcept;
+
+    /// Imports all bytes of one of a frame's buffers as a VkBuffer, in whatever layout they are.
+    /// See vulkan_buffer.hpp. As with `attach`, the same bytes in the same way give the same
+    /// VkBuffer.
+    /// \returns the VkBuffer, or, with the frame as it was,
+    ///   - `unsupported`: the driver does not import a dma-buf for the usage, or not of this size;
+    ///   - `invalid_argument`: no usage, or a buffer that the frame does not have;
+    ///   - `out_of_bounds`: the driver needs more bytes than the buffer holds;
+    ///   - `wrong_object`: the driver takes the buffer for no dma-buf that it can use;
+    ///   - `revoked`: the frame's owner has taken it back;
+    ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
+    [[nodiscard]] Result<VulkanBuffer>
+    attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& info) const noexcept;
+
+    /// The same for plain bytes, \p buffer, which stays the caller's. `VulkanAttachment::frame` is
+    /// a LINEAR one of DRM_FORMAT_R8 over a duplicate of it.
+    /// \returns also `no_resources` where no further fd can be opened.
+    [[nodiscard]] Result<VulkanBuffer> attach_buffer(const DmaBuf& buffer,
+                                                     VkBufferUsageFlags usage) const noexcept;
+
+    /// Makes a VkBuffer in memory that is exported as a dma-buf, and of it a LINEAR frame; see
+    /// vulkan_buffer.hpp.
+    /// \returns the VkBuffer, or
+    ///   - `unsupported`: a format that sluice does not know, or the driver exports no VkBuffer for
+    ///     the usage, or not of this size;
+    ///   - `invalid_argument`: no pixels or usage, or planes that lead out of 32 bits;
+    ///   - `wrong_object`: the driver gave something that is no dma-buf;
+    ///   - `out_of_bounds`: the dma-buf that the driver gave is smaller than the VkBuffer;
+    ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
+    [[nodiscard]] Result<VulkanBuffer> export_buffer(const VulkanBufferInfo& info) const noexcept;
 
     /// Begins one submission's access to frames; see vulkan_access.hpp.
     ///

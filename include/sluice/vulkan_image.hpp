@@ -42,12 +42,6 @@ struct VulkanAttachInfo {
     std::optional<std::uint32_t> view = std::nullopt;
 };
 
-/// What becomes of the pixels when the GPU takes an image over.
-enum class Contents : std::uint8_t {
-    keep,    ///< What others left in the frame stays.
-    discard, ///< The GPU writes all of it anew; cheaper, and right for an image never used.
-};
-
 /// The GPU's attachment of a frame, exported or attached, and the owner of its VkImage and memory.
 ///
 /// See `VulkanAttachment` for how long it lasts.

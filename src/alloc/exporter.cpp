@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <numeric>
 
 #include <drm_fourcc.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "alloc/alloc.hpp"
+#include "frame/linear_layout.hpp"
 #include <sluice/format.hpp>
 
 namespace sluice {
@@ -124,34 +124,15 @@ Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
                           to_string(UINT32_MAX),
                       "Ask for a smaller height alignment");
 
-    LinearPlan plan;
-    plan.layout = {.width = spec.width,
-                   .height = spec.height,
-                   .format = spec.format,
-                   .modifier = DRM_FORMAT_MOD_LINEAR};
-    std::uint64_t end = 0;
-    for (std::uint32_t i = 0; i < format->plane_count; ++i) {
-        const FormatPlane& block = format->planes[i];
-        // No sum or product here reaches 2^64: widths and alignments have 32 bits, blocks of bytes
-        // 4, a stride 31, rows and offsets 32.
-        const std::uint64_t offset = *round_up(end, spec.offset_alignment);
-        // A stride is whole pixels too, but for those of 3 or 5 bytes, whose rows end on words.
-        const std::uint32_t whole = std::has_single_bit(block.block_bytes) ? block.block_bytes : 1;
-        const std::uint64_t stride = *round_up(
-            block.row_bytes(spec.width), *common_multiple(stride_alignment, whole, UINT64_MAX));
-        if (stride > INT32_MAX || offset > UINT32_MAX)
-            return refuse(Errc::invalid_argument,
-                          "plane " + to_string(i) + " would lie at offset " + to_string(offset) +
-                              " with a stride of " + to_string(stride) +
-                              " bytes, and the limits are " + to_string(UINT32_MAX) + " and " +
-                              to_string(INT32_MAX),
-                          "Ask for a smaller image or smaller alignments");
-        plan.layout.planes[i] = {.offset = static_cast<std::uint32_t>(offset),
-                                 .stride = static_cast<std::uint32_t>(stride)};
-        end = offset + stride * block.rows(padded_height);
-    }
-    plan.size = std::max(end, spec.min_size);
-    return plan;
+    auto made = lay_out_linear(*format, {.width = spec.width,
+                                         .height = spec.height,
+                                         .padded_height = static_cast<std::uint32_t>(padded_height),
+                                         .stride_alignment = stride_alignment,
+                                         .offset_alignment = spec.offset_alignment});
+    if (!made)
+        return refuse(Errc::invalid_argument, made.error(),
+                      "Ask for a smaller image or smaller alignments");
+    return LinearPlan{.layout = made->layout, .size = std::max(made->size, spec.min_size)};
 }
 
 std::vector<FormatModifier> linear_formats() {

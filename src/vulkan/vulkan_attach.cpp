@@ -151,7 +151,7 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
             import_memory(subject.device, needs, subject.buffer(i), {operation, subject.text()});
         if (!memory)
             return tl::unexpected(std::move(memory.error()));
-        image.memories[i] = memory->handle;
+        image.memories[i] = *memory;
         planes[i] = {.sType = VK_STRUCTURE_TYPE_BIND_IMAGE_PLANE_MEMORY_INFO,
                      .pNext = nullptr,
                      .planeAspect = memory_plane(i)};

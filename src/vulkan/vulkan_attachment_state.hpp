@@ -23,6 +23,7 @@ struct VulkanAttachment::State {
     }
     [[nodiscard]] virtual const VulkanDriver& driver() const noexcept = 0;
 
+    VkMemoryPropertyFlags memory_flags = 0; // what the types of all its memories have in common
     Frame frame; // what was imported: while it is held its buffers' inodes name no other buffer
 };
 

@@ -3,12 +3,12 @@
 /// What a driver has said of images so far. Not installed.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <tl/expected.hpp>
@@ -26,7 +26,10 @@ struct VulkanImageKind {
     VkImageUsageFlags usage = 0;
     VkImageCreateFlags flags = 0;
 
-    [[nodiscard]] auto operator<=>(const VulkanImageKind&) const noexcept = default;
+    [[nodiscard]] friend bool operator<(const VulkanImageKind& a,
+                                        const VulkanImageKind& b) noexcept {
+        return std::tie(a.format, a.usage, a.flags) < std::tie(b.format, b.usage, b.flags);
+    }
 };
 
 /// What a driver says of images of one kind and modifier.

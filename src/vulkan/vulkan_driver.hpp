@@ -21,24 +21,30 @@ namespace sluice {
     F(EnumerateDeviceExtensionProperties)            \
     F(GetDeviceProcAddr)                             \
     F(GetPhysicalDeviceProperties)                   \
+    F(GetPhysicalDeviceProperties2)                  \
     F(GetPhysicalDeviceMemoryProperties)             \
+    F(GetPhysicalDeviceExternalBufferProperties)     \
     F(GetPhysicalDeviceExternalSemaphoreProperties)  \
     F(GetPhysicalDeviceFormatProperties2)            \
     F(GetPhysicalDeviceImageFormatProperties2)
 #define SLUICE_VK_DEVICE_FUNCTIONS(F)                \
     F(AllocateMemory)                                \
+    F(BindBufferMemory)                              \
     F(BindImageMemory2)                              \
+    F(CreateBuffer)                                  \
     F(CreateFence)                                   \
     F(CreateImage)                                   \
     F(CreateImageView)                               \
     F(CreateSamplerYcbcrConversion)                  \
     F(CreateSemaphore)                               \
+    F(DestroyBuffer)                                 \
     F(DestroyFence)                                  \
     F(DestroyImage)                                  \
     F(DestroyImageView)                              \
     F(DestroySamplerYcbcrConversion)                 \
     F(DestroySemaphore)                              \
     F(FreeMemory)                                    \
+    F(GetBufferMemoryRequirements2)                  \
     F(GetFenceStatus)                                \
     F(GetImageDrmFormatModifierPropertiesEXT)        \
     F(GetImageMemoryRequirements2)                   \

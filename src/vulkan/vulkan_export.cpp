@@ -203,7 +203,7 @@ Result<DmaBuf> allocate_and_bind(const Order& order, VulkanImageHandles& image,
     auto memory = allocate_exportable(order.driver, needs, purpose);
     if (!memory)
         return tl::unexpected(std::move(memory.error()));
-    image.memories[0] = memory->handle;
+    image.memories[0] = *memory;
     const VkBindImageMemoryInfo bind{.sType = VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO,
                                      .pNext = nullptr,
                                      .image = image.image,

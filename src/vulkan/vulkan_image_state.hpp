@@ -33,21 +33,26 @@ struct VulkanImageHandles {
             device->vk.DestroyImageView(device->info.device, view, nullptr);
         if (image != VK_NULL_HANDLE)
             device->vk.DestroyImage(device->info.device, image, nullptr);
-        for (VkDeviceMemory memory : memories)
-            if (memory != VK_NULL_HANDLE)
-                device->vk.FreeMemory(device->info.device, memory, nullptr);
+        for (const VulkanMemory& memory : memories)
+            if (memory.handle != VK_NULL_HANDLE)
+                device->vk.FreeMemory(device->info.device, memory.handle, nullptr);
     }
 
     std::shared_ptr<const VulkanDriver> device;
     VkImage image = VK_NULL_HANDLE;
-    std::array<VkDeviceMemory, max_planes> memories{}; // more than one where planes are disjoint
+    std::array<VulkanMemory, max_planes> memories{}; // more than one where planes are disjoint
     std::vector<std::pair<VkSamplerYcbcrConversion, VkImageView>> views;
 };
 
 struct VulkanImage::State : VulkanAttachment::State {
     State(VulkanImageHandles&& made, VkFormat of, VkComponentMapping channels, Frame in) noexcept
         : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of),
-          components(channels) {}
+          components(channels) {
+        memory_flags = image.memories[0].flags;
+        for (const VulkanMemory& memory : image.memories)
+            if (memory.handle != VK_NULL_HANDLE)
+                memory_flags &= memory.flags;
+    }
 
     [[nodiscard]] const VulkanDriver& driver() const noexcept override { return *image.device; }
 

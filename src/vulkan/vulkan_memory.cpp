@@ -2,6 +2,7 @@
 // VK_KHR_external_memory_fd and VK_EXT_external_memory_dma_buf.
 #include "vulkan/vulkan_memory.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -39,16 +40,23 @@ struct Type {
     VkMemoryPropertyFlags flags;
 };
 
-/// The memory type to take: near the GPU if the memory may lie there, else the first that may, or
-/// nothing where the driver allows none.
-std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowed) {
+/// The memory type to take for \p size bytes: near the GPU if the memory may lie there, else the
+/// first that may, or nothing where the driver allows none. No allocation may be larger than its
+/// heap (VUID-vkAllocateMemory-pAllocateInfo-01713): \p largest tells the largest allowed one.
+std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowed,
+                                VkDeviceSize size, VkDeviceSize& largest) {
     VkPhysicalDeviceMemoryProperties memory{};
     driver.vk.GetPhysicalDeviceMemoryProperties(driver.info.physical_device, &memory);
     std::optional<Type> first;
+    largest = 0;
     for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
-        const Type found{type, memory.memoryTypes[type].propertyFlags};
         if ((allowed >> type & 1U) == 0)
             continue;
+        const VkDeviceSize heap = memory.memoryHeaps[memory.memoryTypes[type].heapIndex].size;
+        largest = std::max(largest, heap);
+        if (size > heap)
+            continue;
+        const Type found{type, memory.memoryTypes[type].propertyFlags};
         if ((found.flags & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT) != 0)
             return found;
         if (!first)
@@ -57,9 +65,23 @@ std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowe
     return first;
 }
 
+tl::unexpected<Error> refuse_size(const VulkanMemoryPurpose& purpose, VkDeviceSize size,
+                                  VkDeviceSize largest) {
+    return refuse(purpose, Errc::no_resources,
+                  "the driver needs " + std::to_string(size) +
+                      " bytes, and the largest heap for it has " + std::to_string(largest),
+                  "Use a smaller frame");
+}
+
 /// Allocates with \p how chained.
 VkResult allocate(const VulkanDriver& driver, const VulkanMemoryNeeds& needs, const Type& type,
                   const void* how, VulkanMemory& into) {
+    const VkMemoryAllocateFlagsInfo addressed{.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                              .pNext = how,
+                                              .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT,
+                                              .deviceMask = 0};
+    if (needs.device_address)
+        how = &addressed;
     const VkMemoryDedicatedAllocateInfo alone{.sType =
                                                   VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
                                               .pNext = how,
@@ -99,7 +121,11 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
                          "the driver cannot use " + describe(buffer) +
                              " (vkGetMemoryFdPropertiesKHR)",
                          "Allocate the frame with another exporter");
-    const auto type = memory_type(driver, needs.requirements.memoryTypeBits & may.memoryTypeBits);
+    VkDeviceSize largest = 0;
+    const auto type =
+        memory_type(driver, needs.requirements.memoryTypeBits & may.memoryTypeBits, size, largest);
+    if (!type && largest != 0)
+        return refuse_size(purpose, size, largest);
     if (!type)
         return refuse(
             purpose, Errc::unsupported,
@@ -130,7 +156,11 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
 
 Result<VulkanMemory> allocate_exportable(const VulkanDriver& driver, const VulkanMemoryNeeds& needs,
                                          const VulkanMemoryPurpose& purpose) {
-    const auto type = memory_type(driver, needs.requirements.memoryTypeBits);
+    VkDeviceSize largest = 0;
+    const auto type =
+        memory_type(driver, needs.requirements.memoryTypeBits, needs.requirements.size, largest);
+    if (!type && largest != 0)
+        return refuse_size(purpose, needs.requirements.size, largest);
     if (!type)
         return refuse(purpose, Errc::unsupported, "the driver has no memory type for it",
                       "Ask for another format, usage or size, or use another device");

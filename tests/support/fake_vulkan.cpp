@@ -218,6 +218,27 @@ struct FakeVulkan::Functions {
         copy_text(into->deviceName, physical.name);
     }
 
+    static void VKAPI_CALL GetPhysicalDeviceProperties2(VkPhysicalDevice device,
+                                                        VkPhysicalDeviceProperties2* into) {
+        (void)driver().call(__func__);
+        const auto& physical = driver().physical(device);
+        auto* limits = chained<VkPhysicalDeviceMaintenance4Properties>(
+            into->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES);
+        EXPECT_TRUE(limits == nullptr || physical.api_version >= VK_API_VERSION_1_3);
+        if (limits)
+            limits->maxBufferSize = physical.max_buffer_size;
+    }
+
+    static void VKAPI_CALL GetPhysicalDeviceExternalBufferProperties(
+        VkPhysicalDevice device, const VkPhysicalDeviceExternalBufferInfo* info,
+        VkExternalBufferProperties* into) {
+        (void)driver().call(__func__);
+        EXPECT_NE(info->usage, 0U);
+        EXPECT_EQ(info->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
+        into->externalMemoryProperties.externalMemoryFeatures =
+            driver().physical(device).buffer_features;
+    }
+
     static void VKAPI_CALL GetPhysicalDeviceQueueFamilyProperties(VkPhysicalDevice device,
                                                                   std::uint32_t* count,
                                                                   VkQueueFamilyProperties* into) {
@@ -234,6 +255,8 @@ struct FakeVulkan::Functions {
         *into = {};
         for (const VkMemoryPropertyFlags flags : driver().physical(device).memory_types)
             into->memoryTypes[into->memoryTypeCount++].propertyFlags = flags;
+        into->memoryHeapCount = 1;
+        into->memoryHeaps[0].size = driver().physical(device).heap_size;
     }
 
     static void VKAPI_CALL GetPhysicalDeviceExternalSemaphoreProperties(
@@ -498,6 +521,12 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
         const auto* import = chained<VkImportMemoryFdInfoKHR>(
             info->pNext, VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR);
+        const auto* flags = chained<VkMemoryAllocateFlagsInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO);
+        EXPECT_LE(info->allocationSize, fake.devices[0].heap_size) << "VUID 01713";
+        EXPECT_TRUE(alone == nullptr ||
+                    (alone->image == VK_NULL_HANDLE) != (alone->buffer == VK_NULL_HANDLE))
+            << "VUID 01432";
         const ino_t imported = import ? inode_of(import->fd) : 0;
         if (import) {
             EXPECT_EQ(import->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
@@ -508,13 +537,15 @@ struct FakeVulkan::Functions {
                                     .memory_type = info->memoryTypeIndex,
                                     .handle_types = exported ? exported->handleTypes : 0,
                                     .dedicated = alone != nullptr,
-                                    .imported = imported});
-        *memory = handle<VkDeviceMemory>(fake.add({.kind = "memory",
-                                                   .parent = number(device),
-                                                   .exportable = exported != nullptr,
-                                                   .size = info->allocationSize,
-                                                   .type = info->memoryTypeIndex,
-                                                   .owner = alone ? number(alone->image) : 0}));
+                                    .imported = imported,
+                                    .flags = flags ? flags->flags : 0});
+        *memory = handle<VkDeviceMemory>(
+            fake.add({.kind = "memory",
+                      .parent = number(device),
+                      .exportable = exported != nullptr,
+                      .size = info->allocationSize,
+                      .type = info->memoryTypeIndex,
+                      .owner = alone ? number(alone->image) + number(alone->buffer) : 0}));
         return VK_SUCCESS;
     }
 
@@ -522,6 +553,63 @@ struct FakeVulkan::Functions {
                                       const VkAllocationCallbacks*) {
         driver().use("device", number(device), __func__);
         driver().destroy("memory", number(memory), __func__);
+    }
+
+    static VkResult VKAPI_CALL CreateBuffer(VkDevice device, const VkBufferCreateInfo* info,
+                                            const VkAllocationCallbacks*, VkBuffer* buffer) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return failed(result, buffer);
+        EXPECT_NE(info->size, 0U) << "VUID 00912";
+        EXPECT_LE(info->size, fake.devices[0].max_buffer_size) << "VUID 06409";
+        const auto* external = chained<VkExternalMemoryBufferCreateInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO);
+        fake.buffers.push_back(
+            {.info = *info, .handle_types = external ? external->handleTypes : 0});
+        *buffer = handle<VkBuffer>(fake.add({.kind = "buffer",
+                                             .parent = number(device),
+                                             .size = fake.memory_size.value_or(info->size)}));
+        return VK_SUCCESS;
+    }
+
+    static void VKAPI_CALL DestroyBuffer(VkDevice device, VkBuffer buffer,
+                                         const VkAllocationCallbacks*) {
+        driver().use("device", number(device), __func__);
+        driver().destroy("buffer", number(buffer), __func__);
+    }
+
+    static void VKAPI_CALL GetBufferMemoryRequirements2(VkDevice device,
+                                                        const VkBufferMemoryRequirementsInfo2* info,
+                                                        VkMemoryRequirements2* into) {
+        auto& fake = driver();
+        (void)fake.call(__func__);
+        fake.use("device", number(device), __func__);
+        into->memoryRequirements = {.size = fake.use("buffer", number(info->buffer), __func__).size,
+                                    .alignment = 256,
+                                    .memoryTypeBits = fake.memory_type_bits};
+        auto* dedicated = chained<VkMemoryDedicatedRequirements>(
+            into->pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_REQUIREMENTS);
+        ASSERT_NE(dedicated, nullptr);
+        dedicated->requiresDedicatedAllocation = fake.requires_dedicated ? VK_TRUE : VK_FALSE;
+        dedicated->prefersDedicatedAllocation = fake.prefers_dedicated ? VK_TRUE : VK_FALSE;
+    }
+
+    static VkResult VKAPI_CALL BindBufferMemory(VkDevice device, VkBuffer buffer,
+                                                VkDeviceMemory memory, VkDeviceSize at) {
+        auto& fake = driver();
+        fake.use("device", number(device), __func__);
+        Object& what = fake.use("buffer", number(buffer), __func__);
+        const Object& where = fake.use("memory", number(memory), __func__);
+        if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
+            return result;
+        EXPECT_EQ(at, 0U);
+        EXPECT_EQ(what.memory, 0U) << "a buffer is bound once";
+        EXPECT_LE(what.size, where.size);
+        EXPECT_NE(fake.memory_type_bits & (1U << where.type), 0U) << "memory type " << where.type;
+        EXPECT_TRUE(where.owner == 0 || where.owner == number(buffer)) << "dedicated to another";
+        what.memory = number(memory);
+        return VK_SUCCESS;
     }
 
     static VkResult VKAPI_CALL BindImageMemory2(VkDevice device, std::uint32_t count,
@@ -801,19 +889,24 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_instance, EnumerateDeviceExtensionProperties),
         ENTRY(of_instance, EnumeratePhysicalDevices),
         ENTRY(of_instance, GetDeviceProcAddr),
+        ENTRY(of_instance, GetPhysicalDeviceExternalBufferProperties),
         ENTRY(of_instance, GetPhysicalDeviceExternalSemaphoreProperties),
         ENTRY(of_instance, GetPhysicalDeviceFormatProperties2),
         ENTRY(of_instance, GetPhysicalDeviceImageFormatProperties2),
         ENTRY(of_instance, GetPhysicalDeviceMemoryProperties),
         ENTRY(of_instance, GetPhysicalDeviceProperties),
+        ENTRY(of_instance, GetPhysicalDeviceProperties2),
         ENTRY(of_instance, GetPhysicalDeviceQueueFamilyProperties),
         ENTRY(of_device, AllocateMemory),
+        ENTRY(of_device, BindBufferMemory),
         ENTRY(of_device, BindImageMemory2),
+        ENTRY(of_device, CreateBuffer),
         ENTRY(of_device, CreateFence),
         ENTRY(of_device, CreateImage),
         ENTRY(of_device, CreateImageView),
         ENTRY(of_device, CreateSamplerYcbcrConversion),
         ENTRY(of_device, CreateSemaphore),
+        ENTRY(of_device, DestroyBuffer),
         ENTRY(of_device, DestroyDevice),
         ENTRY(of_device, DestroyFence),
         ENTRY(of_device, DestroyImage),
@@ -821,6 +914,7 @@ PFN_vkVoidFunction FakeVulkan::Functions::find(const std::string& name, Level le
         ENTRY(of_device, DestroySamplerYcbcrConversion),
         ENTRY(of_device, DestroySemaphore),
         ENTRY(of_device, FreeMemory),
+        ENTRY(of_device, GetBufferMemoryRequirements2),
         ENTRY(of_device, GetDeviceQueue),
         ENTRY(of_device, GetFenceStatus),
         ENTRY(of_device, GetImageDrmFormatModifierPropertiesEXT),

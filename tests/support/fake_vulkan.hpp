@@ -47,9 +47,13 @@ struct FakePhysicalDevice {
                                              VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT};
     std::vector<VkMemoryPropertyFlags> memory_types{VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
                                                     VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT};
+    VkDeviceSize heap_size = VkDeviceSize{1} << 40; ///< For all types.
+    VkDeviceSize max_buffer_size = VkDeviceSize{1} << 40;
     VkExternalSemaphoreFeatureFlags semaphore_features =
         VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT;
     VkExternalMemoryFeatureFlags memory_features =
+        VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT;
+    VkExternalMemoryFeatureFlags buffer_features =
         VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT | VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT;
     /// The modifiers of every format, by default LINEAR for everything.
     std::vector<VkDrmFormatModifierPropertiesEXT> modifiers{
@@ -86,12 +90,17 @@ struct FakeView {
     VkImageViewCreateInfo info; // its pointers are dead
     VkSamplerYcbcrConversion conversion;
 };
+struct FakeBufferRequest {
+    VkBufferCreateInfo info; // its pointers are dead
+    VkExternalMemoryHandleTypeFlags handle_types;
+};
 struct FakeAllocation {
     VkDeviceSize size;
     std::uint32_t memory_type;
     VkExternalMemoryHandleTypeFlags handle_types;
     bool dedicated;
     ino_t imported; // the dma-buf, 0 for none
+    VkMemoryAllocateFlags flags;
 };
 struct FakeSubmission {
     std::vector<VkCommandBuffer> command_buffers;
@@ -129,7 +138,7 @@ public:
     /// Which modifier of a list it takes. Default: the last.
     std::optional<std::uint64_t> takes_modifier;
     std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
-    std::optional<VkDeviceSize> memory_size; ///< Default: what the image takes.
+    std::optional<VkDeviceSize> memory_size; ///< Default: what the image or buffer takes.
 
     enum class Gives : std::uint8_t { what_was_asked_for, no_fd, a_pipe };
     Gives memory_fd = Gives::what_was_asked_for; ///< Like lavapipe's, it has no CLOEXEC.
@@ -161,6 +170,7 @@ public:
     std::vector<FakeImageRequest> images;
     std::vector<FakeView> views;
     std::vector<VkSamplerYcbcrConversionCreateInfo> conversions;
+    std::vector<FakeBufferRequest> buffers;
     std::vector<FakeAllocation> allocations;
     std::vector<FakeSubmission> submissions;
     std::vector<std::uint64_t> wait_timeouts;
@@ -185,11 +195,11 @@ private:
         bool exportable = false;    // semaphores and memories
         bool timeline = false;      // semaphores
         ino_t imported = 0;         // semaphores
-        VkDeviceSize size = 0;      // images and memories
+        VkDeviceSize size = 0;      // images, buffers and memories
         VkDeviceSize stride = 0;    // images
         std::uint32_t type = 0;     // memories
-        std::uint64_t owner = 0;    // memories: the image they are dedicated to
-        std::uint64_t memory = 0;   // images
+        std::uint64_t owner = 0;    // memories: what they are dedicated to
+        std::uint64_t memory = 0;   // images and buffers
         std::uint32_t planes = 1;   // images
         bool disjoint = false;      // images
         std::uint64_t modifier = 0; // images
