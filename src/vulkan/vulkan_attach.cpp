@@ -72,6 +72,11 @@ tl::unexpected<Error> refuse(const Subject& subject, Errc code, std::string prob
 /// What the driver says of the frame's modifier, where it takes the frame.
 Result<VulkanModifierCaps> check_modifier(const Subject& subject) {
     const std::uint64_t wanted = subject.frame.layout().modifier;
+    if (!subject.device.caps.modifiers && subject.disjoint())
+        return refuse(subject, Errc::unsupported,
+                      "the planes lie in several buffers, which takes "
+                      "VK_EXT_image_drm_format_modifier",
+                      "Enable it, or attach the planes one by one (VulkanAttachInfo::view)");
     const auto modifiers = subject.device.image_caps->modifiers(subject.device, subject.kind());
     if (!modifiers)
         return tl::unexpected(failed_vk(modifiers.error(), operation, subject.text(),
@@ -133,12 +138,47 @@ VkResult create_image(const Subject& subject, VkImage& image) {
                          .extent = subject.extent,
                          .usage = subject.usage,
                          .flags = subject.kind().flags,
-                         .layout = &layout},
+                         .layout = subject.device.caps.modifiers ? &layout : nullptr},
                         image);
+}
+
+/// Without modifiers the driver's own LINEAR layout must be the frame's. \returns the offset of the
+/// image in its buffer, or why they are not alike.
+Result<VkDeviceSize> check_layout(const Subject& subject, VkImage image) {
+    VkDeviceSize start = 0;
+    for (std::uint32_t i = 0; i < subject.plane_count; ++i) {
+        const VkImageSubresource plane{
+            .aspectMask = VkImageAspectFlags{plane_aspect(subject.device, i, subject.plane_count)},
+            .mipLevel = 0,
+            .arrayLayer = 0};
+        VkSubresourceLayout where{};
+        subject.device.vk.GetImageSubresourceLayout(subject.device.info.device, image, &plane,
+                                                    &where);
+        const FramePlane& ours = subject.plane(i);
+        if (i == 0 && ours.offset >= where.offset)
+            start = ours.offset - where.offset;
+        if (ours.stride == where.rowPitch && ours.offset == start + where.offset)
+            continue;
+        const std::string asked =
+            std::to_string(where.rowPitch) + " and offset " + std::to_string(start + where.offset);
+        return refuse(subject, Errc::unsupported,
+                      "without VK_EXT_image_drm_format_modifier the driver has one LINEAR layout, "
+                      "of stride " +
+                          asked + " for plane " + std::to_string(i),
+                      "Enable the extension, or allocate the frame with stride " + asked);
+    }
+    return start;
 }
 
 Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
                              bool dedicated_only) {
+    VkDeviceSize start = 0; // with modifiers all offsets are the layout's
+    if (!subject.device.caps.modifiers) {
+        const auto found = check_layout(subject, image.image);
+        if (!found)
+            return tl::unexpected(found.error());
+        start = *found;
+    }
     const bool disjoint = subject.disjoint();
     const std::uint32_t count = disjoint ? subject.plane_count : 1;
     std::array<VkBindImagePlaneMemoryInfo, max_planes> planes{};
@@ -147,6 +187,13 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
         VulkanMemoryNeeds needs =
             image_needs(subject.device, image.image, disjoint ? std::optional(i) : std::nullopt);
         needs.dedicated = needs.dedicated || (dedicated_only && !disjoint);
+        if (start % std::max<VkDeviceSize>(needs.requirements.alignment, 1) != 0)
+            return refuse(subject, Errc::unsupported,
+                          "the frame begins at byte " + std::to_string(start) +
+                              " of its buffer, and the driver wants a multiple of " +
+                              std::to_string(needs.requirements.alignment),
+                          "Enable VK_EXT_image_drm_format_modifier, or move the frame");
+        needs.requirements.size += start;
         auto memory =
             import_memory(subject.device, needs, subject.buffer(i), {operation, subject.text()});
         if (!memory)
@@ -154,12 +201,12 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
         image.memories[i] = *memory;
         planes[i] = {.sType = VK_STRUCTURE_TYPE_BIND_IMAGE_PLANE_MEMORY_INFO,
                      .pNext = nullptr,
-                     .planeAspect = memory_plane(i)};
+                     .planeAspect = plane_aspect(subject.device, i, count)};
         binds[i] = {.sType = VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO,
                     .pNext = disjoint ? &planes[i] : nullptr,
                     .image = image.image,
                     .memory = memory->handle,
-                    .memoryOffset = 0}; // the planes' offsets are the layout's
+                    .memoryOffset = start};
     }
     const VkResult result =
         subject.device.vk.BindImageMemory2(subject.device.info.device, count, binds.data());

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include <drm_fourcc.h>
+
 #include "vulkan/vulkan_caps_cache.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_enumerate.hpp"
@@ -110,6 +112,18 @@ Modifiers list_modifiers(const VulkanDriver& driver, VkFormat format, bool more_
     return modifiers;
 }
 
+/// What takes the place of the list where the driver has no modifiers: VK_IMAGE_TILING_LINEAR.
+Modifiers linear_alone(const VulkanDriver& driver, VkFormat format) {
+    VkFormatProperties2 properties{};
+    properties.sType = VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_2;
+    driver.vk.GetPhysicalDeviceFormatProperties2(driver.info.physical_device, format, &properties);
+    const auto all = vulkan_formats();
+    const auto whole = std::ranges::find(all, format, &VulkanFormatInfo::format);
+    return {{.modifier = DRM_FORMAT_MOD_LINEAR,
+             .plane_count = whole == all.end() ? 1 : find_format(whole->fourcc)->plane_count,
+             .features = properties.formatProperties.linearTilingFeatures}};
+}
+
 tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
                                                 const VulkanImageKind& kind) {
     const auto may = vocabulary(driver, kind.format);
@@ -117,7 +131,9 @@ tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
         return tl::unexpected(may.error());
     if (!may->format)
         return Modifiers{};
-    Modifiers modifiers = list_modifiers(driver, kind.format, may->more_features);
+    Modifiers modifiers = driver.caps.modifiers
+                              ? list_modifiers(driver, kind.format, may->more_features)
+                              : linear_alone(driver, kind.format);
     for (VulkanModifierCaps& each : modifiers) {
         each.disjoint = (each.features & VK_FORMAT_FEATURE_2_DISJOINT_BIT) != 0;
         // What the features deny must not be asked for.
@@ -126,7 +142,7 @@ tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
             continue;
         const VulkanImageAnswer answer =
             ask_image(driver.vk.GetPhysicalDeviceImageFormatProperties2,
-                      driver.info.physical_device, kind, each.modifier);
+                      driver.info.physical_device, kind, driver.tiling(), each.modifier);
         if (answer.result == VK_ERROR_FORMAT_NOT_SUPPORTED)
             continue;
         if (answer.result != VK_SUCCESS)
@@ -143,7 +159,7 @@ tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
 
 VulkanImageAnswer ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties,
                             VkPhysicalDevice device, const VulkanImageKind& kind,
-                            std::uint64_t modifier) {
+                            VkImageTiling tiling, std::uint64_t modifier) {
     const VkPhysicalDeviceExternalImageFormatInfo external{
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
         .pNext = nullptr,
@@ -157,10 +173,12 @@ VulkanImageAnswer ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_pr
         .pQueueFamilyIndices = nullptr};
     const VkPhysicalDeviceImageFormatInfo2 asked{
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
-        .pNext = &with,
+        .pNext = tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT
+                     ? static_cast<const void*>(&with)
+                     : static_cast<const void*>(&external),
         .format = kind.format,
         .type = VK_IMAGE_TYPE_2D,
-        .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+        .tiling = tiling,
         .usage = kind.usage,
         .flags = kind.flags};
     VkExternalImageFormatProperties can{};

@@ -39,9 +39,10 @@ struct VulkanImageAnswer {
     VkExternalMemoryFeatureFlags dma_buf = 0; // VK_EXTERNAL_MEMORY_FEATURE_*
 };
 
+/// \param modifier of no meaning but with VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT.
 [[nodiscard]] VulkanImageAnswer
 ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties, VkPhysicalDevice device,
-          const VulkanImageKind& kind, std::uint64_t modifier);
+          const VulkanImageKind& kind, VkImageTiling tiling, std::uint64_t modifier);
 
 /// The name of the first use in \p usage that \p features have not, or null.
 [[nodiscard]] const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features);

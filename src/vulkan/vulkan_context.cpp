@@ -136,10 +136,11 @@ Candidate examine(const Owned& vk, VkPhysicalDevice device, const VulkanContextI
         return found;
     }
     // The extension may be listed and the export refused all the same (lavapipe without udmabuf).
-    const VulkanImageAnswer answer = ask_image(vk.GetPhysicalDeviceImageFormatProperties2, device,
-                                               {.format = vulkan_format(DRM_FORMAT_XRGB8888),
-                                                .usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT},
-                                               DRM_FORMAT_MOD_LINEAR);
+    const VulkanImageAnswer answer =
+        ask_image(vk.GetPhysicalDeviceImageFormatProperties2, device,
+                  {.format = vulkan_format(DRM_FORMAT_XRGB8888),
+                   .usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT},
+                  VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT, DRM_FORMAT_MOD_LINEAR);
     if (answer.result != VK_SUCCESS)
         found.refusal =
             "the driver has no such LINEAR image for this usage: " + vk_result_text(answer.result);

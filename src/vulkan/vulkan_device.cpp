@@ -59,6 +59,9 @@ const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk) {
     if (vk.name == nullptr)                                                                        \
         return "vk" #name;
     SLUICE_VK_DEVICE_FUNCTIONS(F)
+    if (enabled(info, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME)) {
+        SLUICE_VK_MODIFIER_FUNCTIONS(F)
+    }
     if (enabled(info, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
         SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)
     }

@@ -46,7 +46,6 @@ namespace sluice {
     F(FreeMemory)                                    \
     F(GetBufferMemoryRequirements2)                  \
     F(GetFenceStatus)                                \
-    F(GetImageDrmFormatModifierPropertiesEXT)        \
     F(GetImageMemoryRequirements2)                   \
     F(GetImageSubresourceLayout)                     \
     F(GetMemoryFdKHR)                                \
@@ -54,6 +53,9 @@ namespace sluice {
     F(QueueSubmit)                                   \
     F(ResetFences)                                   \
     F(WaitForFences)
+// Only where VK_EXT_image_drm_format_modifier is enabled.
+#define SLUICE_VK_MODIFIER_FUNCTIONS(F)              \
+    F(GetImageDrmFormatModifierPropertiesEXT)
 // Only where VK_KHR_external_semaphore_fd is enabled.
 #define SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)          \
     F(GetSemaphoreFdKHR)                             \
@@ -64,6 +66,7 @@ struct VulkanFunctions {
 #define F(name) PFN_vk##name name = nullptr; // NOLINT(bugprone-macro-parentheses)
     SLUICE_VK_INSTANCE_FUNCTIONS(F)
     SLUICE_VK_DEVICE_FUNCTIONS(F)
+    SLUICE_VK_MODIFIER_FUNCTIONS(F)
     SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)
 #undef F
 };
@@ -100,6 +103,11 @@ struct VulkanDriver {
     /// Which queue family others are, in barriers.
     [[nodiscard]] std::uint32_t foreign_family() const noexcept {
         return caps.foreign_queue ? VK_QUEUE_FAMILY_FOREIGN_EXT : VK_QUEUE_FAMILY_EXTERNAL;
+    }
+
+    /// How images are created that others share.
+    [[nodiscard]] VkImageTiling tiling() const noexcept {
+        return caps.modifiers ? VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT : VK_IMAGE_TILING_LINEAR;
     }
 
     VulkanDeviceInfo info; // without its span

@@ -150,10 +150,12 @@ Result<VulkanModifierCaps> create(const Order& order, VkFormat format,
                                    {.format = format,
                                     .extent = {order.info.width, order.info.height},
                                     .usage = order.info.usage,
-                                    .layout = &list},
+                                    .layout = order.driver.caps.modifiers ? &list : nullptr},
                                    image);
     if (result != VK_SUCCESS)
         return refuse_vk(order, result, "vkCreateImage failed", "Ask for a smaller image");
+    if (!order.driver.caps.modifiers)
+        return choices[0]; // LINEAR, the only one there is
     VkImageDrmFormatModifierPropertiesEXT taken{};
     taken.sType = VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT;
     result = order.driver.vk.GetImageDrmFormatModifierPropertiesEXT(order.driver.info.device, image,
@@ -180,7 +182,9 @@ Result<FrameLayout> layout_of(const Order& order, const VulkanModifierCaps& take
                        .plane_count = taken.plane_count};
     for (std::uint32_t i = 0; i < taken.plane_count; ++i) {
         const VkImageSubresource plane{
-            .aspectMask = VkImageAspectFlags{memory_plane(i)}, .mipLevel = 0, .arrayLayer = 0};
+            .aspectMask = VkImageAspectFlags{plane_aspect(order.driver, i, taken.plane_count)},
+            .mipLevel = 0,
+            .arrayLayer = 0};
         VkSubresourceLayout where{};
         order.driver.vk.GetImageSubresourceLayout(order.driver.info.device, image, &plane, &where);
         if (where.offset > UINT32_MAX || where.rowPitch > UINT32_MAX)

@@ -62,7 +62,7 @@ VkResult create_image(const VulkanDriver& driver, const VulkanImagePlan& plan, V
                                    .mipLevels = 1,
                                    .arrayLayers = 1,
                                    .samples = VK_SAMPLE_COUNT_1_BIT,
-                                   .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+                                   .tiling = driver.tiling(),
                                    .usage = plan.usage,
                                    .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
                                    .queueFamilyIndexCount = 0,
@@ -81,7 +81,7 @@ VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
     const VkImagePlaneMemoryRequirementsInfo of_plane{
         .sType = VK_STRUCTURE_TYPE_IMAGE_PLANE_MEMORY_REQUIREMENTS_INFO,
         .pNext = nullptr,
-        .planeAspect = memory_plane(plane.value_or(0))};
+        .planeAspect = plane_aspect(driver, plane.value_or(0), max_planes)};
     const VkImageMemoryRequirementsInfo2 of{.sType =
                                                 VK_STRUCTURE_TYPE_IMAGE_MEMORY_REQUIREMENTS_INFO_2,
                                             .pNext = plane ? &of_plane : nullptr,
@@ -103,11 +103,16 @@ VkComponentMapping whole_components(std::uint32_t format) noexcept {
     return info == nullptr || info->is_ycbcr ? VkComponentMapping{} : info->components;
 }
 
-VkImageAspectFlagBits memory_plane(std::uint32_t index) noexcept {
-    constexpr std::array planes{
+VkImageAspectFlagBits plane_aspect(const VulkanDriver& driver, std::uint32_t index,
+                                   std::uint32_t count) noexcept {
+    constexpr std::array memory_planes{
         VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_1_BIT_EXT,
         VK_IMAGE_ASPECT_MEMORY_PLANE_2_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_3_BIT_EXT};
-    return planes[index];
+    if (driver.caps.modifiers)
+        return memory_planes[index];
+    constexpr std::array planes{VK_IMAGE_ASPECT_PLANE_0_BIT, VK_IMAGE_ASPECT_PLANE_1_BIT,
+                                VK_IMAGE_ASPECT_PLANE_2_BIT};
+    return count == 1 ? VK_IMAGE_ASPECT_COLOR_BIT : planes[index];
 }
 
 VulkanImage::VulkanImage(std::shared_ptr<const State> state, Frame frame) noexcept

@@ -83,7 +83,9 @@ struct VulkanImagePlan {
 /// conversion's.
 [[nodiscard]] VkComponentMapping whole_components(std::uint32_t format) noexcept;
 
-/// Which bit names memory plane \p index.
-[[nodiscard]] VkImageAspectFlagBits memory_plane(std::uint32_t index) noexcept;
+/// Which bit names plane \p index of \p count in an image's memory: with modifiers a memory plane,
+/// without them the format's own.
+[[nodiscard]] VkImageAspectFlagBits plane_aspect(const VulkanDriver& driver, std::uint32_t index,
+                                                 std::uint32_t count) noexcept;
 
 } // namespace sluice

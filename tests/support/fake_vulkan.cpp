@@ -282,10 +282,11 @@ struct FakeVulkan::Functions {
         const auto& modifiers = fake.physical(device).modifiers;
         const bool known = fake.physical(device).formats.contains(info->format);
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
-            info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
-            std::ranges::find(modifiers, modifier->drmFormatModifier,
-                              &VkDrmFormatModifierPropertiesEXT::drmFormatModifier) ==
-                modifiers.end() ||
+            (info->tiling != VK_IMAGE_TILING_LINEAR &&
+             (info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
+              std::ranges::find(modifiers, modifier->drmFormatModifier,
+                                &VkDrmFormatModifierPropertiesEXT::drmFormatModifier) ==
+                  modifiers.end())) ||
             !external || !can ||
             external->handleType != VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
             return VK_ERROR_FORMAT_NOT_SUPPORTED;
@@ -317,7 +318,9 @@ struct FakeVulkan::Functions {
         }
         auto* list = chained<VkDrmFormatModifierPropertiesListEXT>(
             into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT);
-        ASSERT_NE(list, nullptr);
+        into->formatProperties.linearTilingFeatures = ~VkFormatFeatureFlags{0};
+        if (list == nullptr)
+            return;
         (void)list_out(physical.modifiers, &list->drmFormatModifierCount,
                        list->pDrmFormatModifierProperties);
         auto* list_2 = chained<VkDrmFormatModifierPropertiesList2EXT>(
@@ -386,17 +389,21 @@ struct FakeVulkan::Functions {
         if (list)
             request.modifiers.assign(list->pDrmFormatModifiers,
                                      list->pDrmFormatModifiers + list->drmFormatModifierCount);
+        EXPECT_EQ(list != nullptr || layout != nullptr,
+                  info->tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT)
+            << "VUID 02261";
         fake.images.push_back(request);
         const VkDeviceSize stride =
             fake.row_pitch.value_or((VkDeviceSize{info->extent.width} * 4 + 63) / 64 * 64);
-        *image = handle<VkImage>(fake.add(
-            {.kind = "image",
-             .parent = number(device),
-             .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
-             .stride = stride,
-             .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
-             .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
-             .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0}));
+        *image = handle<VkImage>(
+            fake.add({.kind = "image",
+                      .parent = number(device),
+                      .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
+                      .stride = stride,
+                      .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
+                      .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
+                      .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0,
+                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR}));
         return VK_SUCCESS;
     }
 
@@ -480,10 +487,16 @@ struct FakeVulkan::Functions {
         constexpr std::array<VkImageAspectFlags, 4> planes{
             VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_1_BIT_EXT,
             VK_IMAGE_ASPECT_MEMORY_PLANE_2_BIT_EXT, VK_IMAGE_ASPECT_MEMORY_PLANE_3_BIT_EXT};
-        const auto plane =
-            static_cast<std::size_t>(std::ranges::find(planes, of->aspectMask) - planes.begin());
+        constexpr std::array<VkImageAspectFlags, 4> linear_planes{VK_IMAGE_ASPECT_PLANE_0_BIT,
+                                                                  VK_IMAGE_ASPECT_PLANE_1_BIT,
+                                                                  VK_IMAGE_ASPECT_PLANE_2_BIT, 0};
+        const auto& names = object.linear ? linear_planes : planes;
+        const auto plane = object.linear && of->aspectMask == VK_IMAGE_ASPECT_COLOR_BIT
+                               ? 0
+                               : static_cast<std::size_t>(std::ranges::find(names, of->aspectMask) -
+                                                          names.begin());
         ASSERT_LE(plane, fake.further_planes.size())
-            << "an image with a modifier has memory planes, VUID 02271";
+            << "an image with a modifier has memory planes, VUID 02271; one without, the format's";
         *into = plane == 0 ? VkSubresourceLayout{.offset = fake.offset,
                                                  .size = object.size,
                                                  .rowPitch = object.stride}
@@ -622,11 +635,12 @@ struct FakeVulkan::Functions {
             Object& what = fake.use("image", number(infos[each].image), __func__);
             const Object& where = fake.use("memory", number(infos[each].memory), __func__);
             EXPECT_EQ(what.disjoint ? what.planes : 1, count);
-            EXPECT_EQ(infos[each].memoryOffset, 0U);
+            EXPECT_TRUE(what.linear || infos[each].memoryOffset == 0)
+                << "the layout has the offsets";
             EXPECT_TRUE(each > 0 || what.memory == 0) << "an image is bound once";
             EXPECT_NE(fake.memory_type_bits & (1U << where.type), 0U)
                 << "memory type " << where.type;
-            EXPECT_LE(what.size, where.size);
+            EXPECT_LE(infos[each].memoryOffset + what.size, where.size);
             EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
             what.memory = number(infos[each].memory);
         }

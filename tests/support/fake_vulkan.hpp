@@ -203,6 +203,7 @@ private:
         std::uint32_t planes = 1;   // images
         bool disjoint = false;      // images
         std::uint64_t modifier = 0; // images
+        bool linear = false;        // images: VK_IMAGE_TILING_LINEAR
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);

@@ -280,6 +280,38 @@ TEST_F(VulkanAccessSystemTest, WithoutSyncFdTheCpuWaits) {
     EXPECT_EQ(white_bytes(), all_white) << "the GPU is done";
 }
 
+TEST_F(VulkanAccessSystemTest, WithoutModifiersALinearFrameIsTakenWhereItLiesAsTheDriverWants) {
+    constexpr std::array extensions{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+                                    VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME,
+                                    VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME};
+    VulkanDeviceInfo info = gpu().info();
+    info.extensions = extensions;
+    auto without = VulkanDevice::wrap(info);
+    ASSERT_TRUE(without) << without.error().message();
+    auto image = without->attach(frame(), {.usage = usage});
+    ASSERT_TRUE(image) << image.error().message();
+    image_.emplace(*image);
+    ASSERT_EQ(vkResetCommandPool(device(), pool_, 0), VK_SUCCESS);
+    record(); // with barriers from and to VK_QUEUE_FAMILY_EXTERNAL
+    const std::array uses{VulkanUse{.attachment = &*image_, .access = Access::write}};
+    auto done = without->submit({.command_buffers = {&commands_, 1}, .uses = uses});
+    ASSERT_TRUE(done) << done.error().message();
+    ASSERT_TRUE(done->wait(deadline_in(patience)));
+    vkDeviceWaitIdle(device());
+    EXPECT_EQ(white_bytes(), all_white);
+
+    auto wide = Frame::create({.width = 16,
+                               .height = 16,
+                               .format = DRM_FORMAT_XRGB8888,
+                               .planes = {FramePlane{.stride = 192}}},
+                              test::udmabuf(4096));
+    ASSERT_TRUE(wide);
+    const auto refused = without->attach(*wide, {.usage = usage});
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message().find("stride 64"), std::string::npos)
+        << refused.error().message();
+}
+
 TEST_F(VulkanAccessSystemTest, AFrameIsRevokedOnceTheGpuIsDoneWithIt) {
     SwSync timeline;
     leave(timeline.fence(1), Access::write);

@@ -120,8 +120,8 @@ TEST_F(VulkanDeviceTest, WrapRefusesEachFieldThatIsNullByItsName) {
 TEST_F(VulkanDeviceTest, WrapRefusesEachFunctionThatIsMissingByItsName) {
     const VulkanDeviceInfo info = driver_.application();
 #define F(name) "vk" #name,
-    for (const char* function : {SLUICE_VK_INSTANCE_FUNCTIONS(F) SLUICE_VK_DEVICE_FUNCTIONS(F)
-                                     SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)}) {
+    for (const char* function : {SLUICE_VK_INSTANCE_FUNCTIONS(F) SLUICE_VK_DEVICE_FUNCTIONS(
+             F) SLUICE_VK_MODIFIER_FUNCTIONS(F) SLUICE_VK_SEMAPHORE_FD_FUNCTIONS(F)}) {
 #undef F
         driver_.lacks = {function};
         expect_refused(VulkanDevice::wrap(info), Errc::invalid_argument,
