@@ -121,11 +121,12 @@ public:
     /// The driver's name for the physical device: "llvmpipe (LLVM 19.1.7, 256 bits)".
     [[nodiscard]] const std::string& name() const noexcept;
 
-    /// What the driver does with images of a format, for one usage; see vulkan_caps.hpp. It is
-    /// asked the first time only. \param format DRM_FORMAT_*, one of `vulkan_formats()`. \param
-    /// usage everything that the GPU will do with one image. \param view as
-    /// `VulkanAttachInfo::view`: a plane as an image of its own. \returns the modifiers, none where
-    /// the driver does not have the format, or
+    /// What the driver does with images of a format, for one usage; see vulkan_caps.hpp.
+    /// It is asked the first time only.
+    /// \param format DRM_FORMAT_*, one of `vulkan_formats()`.
+    /// \param usage everything that the GPU will do with one image.
+    /// \param view as `VulkanAttachInfo::view`: a plane as an image of its own.
+    /// \returns the modifiers, none where the driver does not have the format, or
     ///   - `unsupported`: Vulkan does not have the format;
     ///   - `invalid_argument`: no usage, or a view that the format does not have;
     ///   - `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`; ask again.

@@ -35,6 +35,8 @@ inline constexpr std::array false_positives{
                   unfilled_list},
     FalsePositive{"VUID-vkCmdCopyImage-dstImage-01996", "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT",
                   unfilled_list},
+    FalsePositive{"VUID-vkCmdCopyImageToBuffer-srcImage-01998",
+                  "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT", unfilled_list},
 };
 
 /// Makes contexts with VK_LAYER_KHRONOS_validation and collects what it says until the end.
