@@ -321,6 +321,22 @@ TEST_F(VulkanBufferTest, RefusesAnExportThatIsNoDmaBufOrTooSmall) {
     EXPECT_EQ(driver_.living(), Kinds{});
 }
 
+TEST_F(VulkanBufferTest, WithoutAForeignQueueTheExternalOneIsNamed) {
+    VulkanDeviceInfo info = driver_.application();
+    std::vector<const char*> extensions;
+    for (const char* each : VulkanDevice::required_extensions())
+        if (std::string(each) != VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME)
+            extensions.push_back(each);
+    info.extensions = extensions;
+    auto device = VulkanDevice::wrap(info);
+    ASSERT_TRUE(device) << device.error().message();
+    auto buffer = device->export_buffer(small);
+    ASSERT_TRUE(buffer) << buffer.error().message();
+    EXPECT_EQ(buffer->acquire_barrier(Contents::keep, 0).srcQueueFamilyIndex,
+              VK_QUEUE_FAMILY_EXTERNAL);
+    EXPECT_EQ(buffer->release_barrier(0).dstQueueFamilyIndex, VK_QUEUE_FAMILY_EXTERNAL);
+}
+
 class VulkanBufferRevokedTest : public VulkanBufferTest {
 protected:
     void SetUp() override {
