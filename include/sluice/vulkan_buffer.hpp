@@ -51,9 +51,9 @@ public:
     [[nodiscard]] VkDeviceSize size() const noexcept;
 
     /// The barrier that takes the bytes over from whoever used the frame before
-    /// (VK_QUEUE_FAMILY_FOREIGN_EXT): record it first, with the stages that use the buffer as its
-    /// destination. It orders nothing in time: that is the fences' part.
-    /// \param access what will be done with it.
+    /// (VK_QUEUE_FAMILY_FOREIGN_EXT, or see `VulkanDeviceCaps::foreign_queue`): record it first,
+    /// with the stages that use the buffer as its destination. It orders nothing in time: that is
+    /// the fences' part. \param access what will be done with it.
     [[nodiscard]] VkBufferMemoryBarrier acquire_barrier(Contents contents,
                                                         VkAccessFlags access) const noexcept;
 

@@ -234,7 +234,7 @@ VkBufferMemoryBarrier VulkanBuffer::acquire_barrier(Contents contents,
     acquire.dstAccessMask = access;
     // "Queue Family Ownership Transfer": one whose contents are not needed is to be left out.
     if (contents == Contents::keep) {
-        acquire.srcQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+        acquire.srcQueueFamilyIndex = state().driver().foreign_family();
         acquire.dstQueueFamilyIndex = state().driver().info.queue_family;
     }
     return acquire;
@@ -244,7 +244,7 @@ VkBufferMemoryBarrier VulkanBuffer::release_barrier(VkAccessFlags access) const 
     VkBufferMemoryBarrier release = barrier(buffer());
     release.srcAccessMask = access;
     release.srcQueueFamilyIndex = state().driver().info.queue_family;
-    release.dstQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT;
+    release.dstQueueFamilyIndex = state().driver().foreign_family();
     return release;
 }
 

@@ -656,7 +656,9 @@ struct FakeVulkan::Functions {
             return result;
         EXPECT_EQ(type, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
         EXPECT_NE(inode_of(fd), 0U) << "the fd is closed";
-        into->memoryTypeBits = fake.fd_memory_type_bits;
+        const auto own = fake.fd_memory_type_bits_of.find(inode_of(fd));
+        into->memoryTypeBits =
+            own == fake.fd_memory_type_bits_of.end() ? fake.fd_memory_type_bits : own->second;
         return VK_SUCCESS;
     }
 

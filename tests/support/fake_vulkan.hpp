@@ -132,7 +132,8 @@ public:
     bool requires_dedicated = false, prefers_dedicated = false;
     std::uint32_t memory_type_bits = 3;
     std::uint32_t fd_memory_type_bits = 3; ///< What vkGetMemoryFdPropertiesKHR says.
-    VkDeviceSize offset = 0;               ///< Of the first plane.
+    std::map<ino_t, std::uint32_t> fd_memory_type_bits_of; ///< The same for one dma-buf.
+    VkDeviceSize offset = 0;                               ///< Of the first plane.
     /// Of the planes after it.
     std::vector<VkSubresourceLayout> further_planes;
     /// Which modifier of a list it takes. Default: the last.

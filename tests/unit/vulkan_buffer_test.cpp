@@ -321,17 +321,94 @@ TEST_F(VulkanBufferTest, RefusesAnExportThatIsNoDmaBufOrTooSmall) {
     EXPECT_EQ(driver_.living(), Kinds{});
 }
 
-TEST_F(VulkanBufferTest, ARevokedFrameIsRefused) {
+TEST_F(VulkanBufferTest, WithoutAForeignQueueTheExternalOneIsNamed) {
+    VulkanDeviceInfo info = driver_.application();
+    std::vector<const char*> extensions;
+    for (const char* each : VulkanDevice::required_extensions())
+        if (std::string(each) != VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME)
+            extensions.push_back(each);
+    info.extensions = extensions;
+    auto device = VulkanDevice::wrap(info);
+    ASSERT_TRUE(device) << device.error().message();
+    auto buffer = device->export_buffer(small);
+    ASSERT_TRUE(buffer) << buffer.error().message();
+    EXPECT_EQ(buffer->acquire_barrier(Contents::keep, 0).srcQueueFamilyIndex,
+              VK_QUEUE_FAMILY_EXTERNAL);
+    EXPECT_EQ(buffer->release_barrier(0).dstQueueFamilyIndex, VK_QUEUE_FAMILY_EXTERNAL);
+}
+
+class VulkanBufferRevokedTest : public VulkanBufferTest {
+protected:
+    void SetUp() override {
+        VulkanBufferTest::SetUp();
+        libc_.ppoll = [](pollfd* fds, nfds_t, const timespec*) {
+            fds->revents = fds->events;
+            return 1;
+        };
+    }
+};
+
+TEST_F(VulkanBufferRevokedTest, IsRefused) {
     const VulkanDevice device = wrap();
     const Frame frame = nv12();
-    libc_.ppoll = [](pollfd* fds, nfds_t, const timespec*) {
-        fds->revents = fds->events;
-        return 1;
-    };
     ASSERT_TRUE(frame.revoke(deadline_in(0s)));
     expect_refused(device.attach_buffer(frame, {.usage = copied}), Errc::revoked,
                    {"VulkanDevice::attach_buffer", "taken the frame back"});
     EXPECT_TRUE(driver_.buffers.empty());
+}
+
+TEST_F(VulkanBufferRevokedTest, TheDeviceLetsGoOfIt) {
+    const VulkanDevice device = wrap();
+    const Frame frame = nv12();
+    (void)device.attach_buffer(frame, {.usage = copied});
+    EXPECT_EQ(driver_.living(), (Kinds{"buffer", "memory"})) << "kept for the next time";
+    ASSERT_TRUE(frame.revoke(deadline_in(0s)));
+    EXPECT_EQ(driver_.living(), Kinds{});
+}
+
+TEST_F(VulkanBufferRevokedTest, TheDeviceLetsGoOfItThroughAnotherFrameOfTheBytes) {
+    const VulkanDevice device = wrap();
+    const DmaBuf plain = bytes(4096);
+    auto first = device.attach_buffer(plain, copied);
+    ASSERT_TRUE(first);
+    auto second = device.attach_buffer(plain, copied);
+    ASSERT_TRUE(second);
+    const Frame again = second->frame();
+    EXPECT_NE(again, first->frame());
+    first = second = Result<VulkanBuffer>(tl::unexpect, Error{});
+    ASSERT_TRUE(again.revoke(deadline_in(0s)));
+    EXPECT_EQ(driver_.living(), Kinds{});
+}
+
+TEST_F(VulkanBufferTest, StaysWhereTheGpuHangs) {
+    test::fake_sync_files(libc_);
+    driver_.finishes_at_once = false;
+    std::optional<VulkanBuffer> buffer;
+    {
+        const VulkanDevice device = wrap();
+        buffer = *device.export_buffer(small);
+        EXPECT_TRUE(device.submit({}));
+        driver_.fail("vkWaitForFences", VK_TIMEOUT);
+    }
+    buffer.reset();
+    EXPECT_EQ(driver_.living().count("buffer"), 1U);
+    EXPECT_EQ(driver_.living().count("memory"), 1U);
+    driver_.forgive_what_is_left();
+}
+
+TEST_F(VulkanBufferTest, ADisjointImageIsAsCoherentAsTheWorstOfItsMemories) {
+    auto& gpu = driver_.devices[0];
+    gpu.modifiers[0].drmFormatModifierPlaneCount = 2;
+    gpu.memory_types = {visible | coherent | cached, visible | cached};
+    driver_.memory_size = 4096;
+    const Frame frame = nv12();
+    for (const std::uint32_t worse : {0U, 1U}) {
+        driver_.fd_memory_type_bits_of = {{test::inode_of(frame.buffers()[worse].fd()), 0b10},
+                                          {test::inode_of(frame.buffers()[1 - worse].fd()), 0b01}};
+        auto image = wrap().attach(frame, {.usage = VK_IMAGE_USAGE_SAMPLED_BIT});
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(image->coherency(), Coherency::bracketed);
+    }
 }
 
 TEST_F(VulkanBufferTest, GoesWithItsLastCopyAndItsFrameLivesOn) {
