@@ -33,9 +33,10 @@ struct DmaBufInfo {
 class SLUICE_API DmaBuf {
 public:
     /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
-    /// hope. \param fd taken over on success; on failure it stays the caller's. \returns the
-    /// buffer, or `wrong_object`: no fd, a closed one, not a dma-buf, or one that was opened as a
-    /// path only (O_PATH).
+    /// hope. Safe on any fd, also one from a stranger: a file is refused before its filesystem,
+    /// which may be a process that never answers (FUSE), is asked anything. \param fd taken over on
+    /// success; on failure it stays the caller's. \returns the buffer, or `wrong_object`: no fd, a
+    /// closed one, not a dma-buf, or one that was opened as a path only (O_PATH).
     [[nodiscard]] static Result<DmaBuf> from_fd(UniqueFd&& fd) noexcept;
 
     /// The same on a duplicate of a fd that stays the caller's.

@@ -44,7 +44,8 @@ struct FenceInfo {
 /// Threads: the const functions may be called from several threads at once.
 class SLUICE_API SyncFile {
 public:
-    /// Adopts a sync_file's fd, checked by asking it for its state (SYNC_IOC_FILE_INFO).
+    /// Adopts a sync_file's fd, checked by asking it for its state (SYNC_IOC_FILE_INFO). Safe on
+    /// any fd, also one from a stranger: a file is refused before its filesystem is asked anything.
     /// \param fd taken over on success; on failure it stays the caller's.
     /// \returns the fence, or `wrong_object`: no fd, a closed one, or not a sync_file.
     [[nodiscard]] static Result<SyncFile> from_fd(UniqueFd&& fd) noexcept;

@@ -44,8 +44,10 @@ Error not_a_dma_buf(int fd, std::string problem, int error) {
 }
 
 bool is_dma_buf(int fd) noexcept {
+    struct statx status {};
     struct statfs filesystem {};
-    return fstatfs(fd, &filesystem) == 0 && filesystem.f_type == DMA_BUF_MAGIC;
+    return sys::stat_at_once(fd, status) == 0 && sys::is_anonymous(status) &&
+           fstatfs(fd, &filesystem) == 0 && filesystem.f_type == DMA_BUF_MAGIC;
 }
 
 /// Somebody closed the fd, and the number is another object's. Such an object's answers must not be
@@ -155,6 +157,15 @@ std::string describe(const DmaBuf& buffer) {
 Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
     if (!fd)
         return tl::unexpected(not_a_dma_buf(-1, "there is no fd", 0));
+    struct statx status {};
+    if (sys::stat_at_once(fd.get(), status) != 0) {
+        const int error = errno;
+        return tl::unexpected(not_a_dma_buf(
+            fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
+    }
+    // A file is refused before its filesystem is asked anything.
+    if (!sys::is_anonymous(status))
+        return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
     struct statfs filesystem {};
     if (fstatfs(fd.get(), &filesystem) != 0) {
         const int error = errno;
@@ -163,12 +174,6 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
     }
     if (filesystem.f_type != DMA_BUF_MAGIC)
         return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
-    struct stat status {};
-    if (fstat(fd.get(), &status) != 0) {
-        const int error = errno;
-        return tl::unexpected(not_a_dma_buf(
-            fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
-    }
     const int flags = fcntl(fd.get(), F_GETFL);
     if (flags < 0) {
         const int error = errno;
@@ -179,8 +184,7 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
         return tl::unexpected(not_a_dma_buf(
             fd.get(), "is open as a path only (O_PATH), which gives no access to it", 0));
     const int mode = flags & O_ACCMODE;
-    return DmaBuf(std::move(fd), static_cast<std::uint64_t>(status.st_size),
-                  static_cast<std::uint64_t>(status.st_ino),
+    return DmaBuf(std::move(fd), status.stx_size, status.stx_ino,
                   mode == O_RDONLY   ? Access::read
                   : mode == O_WRONLY ? Access::write
                                      : Access::read_write);

@@ -157,7 +157,14 @@ template <std::size_t size> std::string text(const char (&bytes)[size]) {
 } // namespace
 
 Result<SyncFile> SyncFile::from_fd(UniqueFd&& fd) noexcept {
-    if (auto status = ask_status(fd.get(), "SyncFile::from_fd"); !status)
+    constexpr std::string_view operation = "SyncFile::from_fd";
+    struct statx file {};
+    if (sys::stat_at_once(fd.get(), file) != 0)
+        return tl::unexpected(not_a_sync_file(errno, operation, fd.get()));
+    // A file is refused before its filesystem is asked anything.
+    if (!sys::is_anonymous(file))
+        return tl::unexpected(not_a_sync_file(ENOTTY, operation, fd.get()));
+    if (auto status = ask_status(fd.get(), operation); !status)
         return tl::unexpected(std::move(status.error()));
     return SyncFile(std::move(fd));
 }

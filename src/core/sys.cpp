@@ -81,6 +81,15 @@ Error failed_call(int error, std::string_view operation, std::string object,
                  .sys_errno = error};
 }
 
+int stat_at_once(int fd, struct statx& status) noexcept {
+    constexpr unsigned wanted = STATX_TYPE | STATX_INO | STATX_SIZE;
+    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, wanted, &status);
+}
+
+bool is_anonymous(const struct statx& status) noexcept {
+    return (status.stx_mode & S_IFMT) == 0;
+}
+
 void take_back(int number, int original) noexcept {
     const pid_t self = getpid();
     if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)

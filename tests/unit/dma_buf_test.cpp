@@ -119,7 +119,7 @@ TEST_F(DmaBufTest, BorrowingLeavesTheCallersFdOpen) {
 TEST_F(DmaBufTest, AKernelThatTellsNoSizeIsAnError) {
     ScriptedLibc libc;
     libc.memfds_are_dma_bufs();
-    libc.fstat = [](int, struct stat*) {
+    libc.statx = [](int, struct statx*) {
         errno = EIO;
         return -1;
     };
@@ -128,6 +128,27 @@ TEST_F(DmaBufTest, AKernelThatTellsNoSizeIsAnError) {
     ASSERT_FALSE(buffer);
     EXPECT_EQ(buffer.error().sys_errno, EIO);
     EXPECT_TRUE(fd);
+}
+
+TEST_F(DmaBufTest, AFileIsRefusedBeforeItsFilesystemIsAsked) {
+    ScriptedLibc libc;
+    libc.fstatfs = [](int, struct statfs*) {
+        ADD_FAILURE() << "a FUSE mount's answer may never come";
+        return -1;
+    };
+    libc.ioctl = [](int, unsigned long, void*) {
+        ADD_FAILURE() << "a FUSE mount's answer may never come";
+        return -1;
+    };
+    for (const char* path : {"/proc/self/exe", "/dev/null", "/tmp"}) {
+        UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC));
+        ASSERT_TRUE(fd) << path;
+        expect_refused(DmaBuf::from_fd(std::move(fd)), "fd ");
+        auto fence = SyncFile::from_fd(std::move(fd));
+        ASSERT_FALSE(fence);
+        EXPECT_EQ(fence.error().code, Errc::wrong_object);
+        EXPECT_TRUE(fd);
+    }
 }
 
 TEST_F(DmaBufTest, ExportAsksForTheAccessAndRestartsWhenInterrupted) {
