@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <sluice/access.hpp>
 #include <sluice/deadline.hpp>
@@ -30,6 +31,9 @@ struct DmaBufInfo {
 /// Threads: the const functions may be called from several threads at once. An export of a fence,
 /// the work that waits for it and the import of that work's own fence are not one atomic step: hold
 /// a `BufferLock` over them where several threads may do so on the same buffer.
+///
+/// One that was moved from is no buffer: its size and inode are 0, and it says `wrong_object` to
+/// everything.
 class SLUICE_API DmaBuf {
 public:
     /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
@@ -52,11 +56,11 @@ public:
     /// neither that a fence failed nor anything of CPU caches.
     [[nodiscard]] static short poll_events(Access access) noexcept;
 
-    /// The buffer's size in bytes, fixed for its life.
+    /// The buffer's size in bytes, fixed for its life; 0 once moved from.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
 
     /// The buffer's identity: the inode, unique among the dma-bufs of the running kernel while the
-    /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused.
+    /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused. 0 once moved from.
     [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
 
     /// What the CPU may do through `fd()`, as the exporter gave it out: `Access::read` for a
@@ -108,6 +112,22 @@ public:
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
 
+    DmaBuf(DmaBuf&& other) noexcept
+        : fd_(std::move(other.fd_)), size_(std::exchange(other.size_, 0)),
+          inode_(std::exchange(other.inode_, 0)), mode_(other.mode_) {}
+    DmaBuf& operator=(DmaBuf&& other) noexcept {
+        if (this != &other) {
+            fd_ = std::move(other.fd_);
+            size_ = std::exchange(other.size_, 0);
+            inode_ = std::exchange(other.inode_, 0);
+            mode_ = other.mode_;
+        }
+        return *this;
+    }
+    DmaBuf(const DmaBuf&) = delete;
+    DmaBuf& operator=(const DmaBuf&) = delete;
+    ~DmaBuf() = default;
+
 private:
     DmaBuf(UniqueFd&& fd, std::uint64_t size, std::uint64_t inode, Access mode) noexcept
         : fd_(std::move(fd)), size_(size), inode_(inode), mode_(mode) {}
@@ -118,9 +138,10 @@ private:
     Access mode_;
 };
 
-/// True where both are the same kernel object, whatever their fd numbers.
+/// True where both are the same kernel object, whatever their fd numbers. One that was moved from
+/// is like none.
 [[nodiscard]] inline bool same_buffer(const DmaBuf& a, const DmaBuf& b) noexcept {
-    return a.inode() == b.inode();
+    return a.inode() == b.inode() && a.fd() >= 0 && b.fd() >= 0;
 }
 
 } // namespace sluice

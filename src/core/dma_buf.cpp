@@ -21,6 +21,14 @@
 
 namespace sluice {
 
+Error moved_from(const char* operation) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = operation,
+                 .object = "no buffer",
+                 .problem = "the object was moved from",
+                 .remedy = "Use the one that it was moved to"};
+}
+
 namespace {
 
 #ifndef DMA_BUF_MAGIC
@@ -53,6 +61,8 @@ bool is_dma_buf(int fd) noexcept {
 /// Somebody closed the fd, and the number is another object's. Such an object's answers must not be
 /// taken for the kernel's.
 Error taken_over(const DmaBuf& buffer, const char* operation, int error) {
+    if (buffer.fd() < 0)
+        return moved_from(operation);
     return Error{.code = Errc::wrong_object,
                  .operation = operation,
                  .object = describe(buffer),
@@ -85,6 +95,21 @@ not_imported(const DmaBuf& buffer, const SyncFile& fence, Access access, int err
             std::string(to_string(access)),
         error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
                         : "Wait for the fence on the CPU before handing the buffer over"));
+}
+
+/// DmaBuf::import_fence of a fence without a fd.
+[[gnu::cold, gnu::noinline]] Result<void> import_nothing(const DmaBuf& buffer,
+                                                         const SyncFile& fence) {
+    constexpr const char* operation = "DmaBuf::import_fence";
+    if (buffer.fd() < 0)
+        return tl::unexpected(moved_from(operation));
+    if (!fence.valid())
+        return tl::unexpected(Error{.code = Errc::wrong_object,
+                                    .operation = operation,
+                                    .object = describe(buffer),
+                                    .problem = "the fence was moved from",
+                                    .remedy = "Use the one that it was moved to"});
+    return sys::success();
 }
 
 constexpr const char* wait_operation = "DmaBuf::wait";
@@ -218,7 +243,7 @@ Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
 
 Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const noexcept {
     if (fence.fd() < 0)
-        return sys::success();
+        return import_nothing(*this, fence);
     dma_buf_import_sync_file request{.flags = static_cast<__u32>(access), .fd = fence.fd()};
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0)
         return not_imported(*this, fence, access, errno);

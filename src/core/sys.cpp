@@ -100,6 +100,10 @@ namespace {
 
 /// One ppoll(2). \returns as poll_until, and -1 with EINTR or EAGAIN too.
 int poll_once(int fd, short events, const timespec& timeout) noexcept {
+    if (fd < 0) { // ppoll would pass it over, and wait for nothing
+        errno = EBADF;
+        return -1;
+    }
     pollfd entry{.fd = fd, .events = events, .revents = 0};
     const int ready = ppoll(&entry, 1, &timeout, nullptr);
     if (ready > 0 && (entry.revents & POLLNVAL) != 0) {

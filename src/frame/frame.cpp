@@ -77,6 +77,10 @@ std::optional<Refusal> refuse_linear_plane(const FrameLayout& layout, const Form
 /// Why \p layout, its plane_count filled in, cannot lie in \p buffers, or nothing.
 std::optional<Refusal> refuse(const FrameLayout& layout, const FormatInfo& format,
                               std::span<const DmaBuf> buffers) {
+    for (std::size_t i = 0; i < buffers.size(); ++i)
+        if (buffers[i].fd() < 0)
+            return Refusal{Errc::wrong_object, "buffer " + to_string(i) + " was moved from",
+                           "Pass the one that it was moved to"};
     if (layout.width == 0 || layout.height == 0)
         return Refusal{Errc::invalid_argument,
                        "its size is " + to_string(layout.width) + "x" + to_string(layout.height),

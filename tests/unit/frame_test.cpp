@@ -61,6 +61,21 @@ TEST_F(FrameTest, CopiesAreTheSameFrameAndKeepItsBuffer) {
     EXPECT_NE(copy, *Frame::create(good, buffer(good_size)));
 }
 
+TEST_F(FrameTest, AHandleThatWasMovedFromIsStillTheFrame) {
+    Frame frame = *Frame::create(good, buffer(good_size));
+    const Frame taken(std::move(frame));
+    EXPECT_EQ(frame, taken);
+    EXPECT_EQ(frame.buffer().size(), good_size);
+}
+
+TEST_F(FrameTest, ABufferThatWasMovedFromMakesNoFrame) {
+    DmaBuf of = buffer(good_size);
+    const DmaBuf taken(std::move(of));
+    auto frame = Frame::create(good, std::move(of));
+    ASSERT_FALSE(frame);
+    EXPECT_EQ(frame.error().code, Errc::wrong_object);
+}
+
 TEST_F(FrameTest, TheLastRowNeedsNoPadding) {
     // 15 rows of 300 bytes and one of 256.
     FrameLayout layout = good;

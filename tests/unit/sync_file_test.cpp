@@ -103,6 +103,37 @@ TEST_F(SyncFileTest, ASignalledOneNeedsNoFd) {
     EXPECT_EQ(copy->fd(), -1);
 }
 
+TEST_F(SyncFileTest, OneThatWasMovedFromIsNoFenceAndNeverSignalled) {
+    ScriptedLibc libc;
+    libc.ioctl = [](int fd, unsigned long, void* argument) {
+        if (fd < 0) {
+            errno = EBADF;
+            return -1;
+        }
+        return test::answer_file_info(argument, std::array{0});
+    };
+    for (const bool with_fd : {true, false}) {
+        SyncFile fence = with_fd ? fence_over_eventfd(false) : SyncFile::signalled();
+        SyncFile taken(std::move(fence));
+        EXPECT_TRUE(taken.valid());
+        EXPECT_FALSE(fence.valid());
+        EXPECT_EQ(fence.fd(), -1);
+        EXPECT_EQ(fence.status().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.wait(Deadline::max()).error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.fences().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.duplicate().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.hint_deadline(Deadline()).error().code, Errc::wrong_object);
+        EXPECT_EQ(SyncFile::merge(fence, SyncFile::signalled()).error().code, Errc::wrong_object);
+        EXPECT_EQ(SyncFile::merge(std::span(&fence, 1)).error().code, Errc::wrong_object);
+        fence = std::move(taken);
+        EXPECT_TRUE(fence.valid());
+        EXPECT_FALSE(taken.valid());
+        auto& same = fence;
+        fence = std::move(same);
+        EXPECT_TRUE(fence.valid()) << "moved onto itself";
+    }
+}
+
 TEST_F(SyncFileTest, DuplicatesLiveOnTheirOwn) {
     ScriptedLibc libc;
     answer(libc, {1});
