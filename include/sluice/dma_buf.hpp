@@ -106,8 +106,9 @@ public:
     /// call where none does. It says nothing of CPU caches: that is `CpuAccess`, which also waits.
     /// \returns nothing, or
     ///   - `timed_out`: some are still pending; nothing was changed;
-    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. The
-    ///     buffer is not held by it any more. Not told by kernels before 6.0;
+    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. That
+    ///     work holds the buffer no more, but others may have left fences meanwhile: wait again
+    ///     where that matters. Not told by kernels before 6.0;
     ///   - `no_resources`: no further fd can be opened for the fence to wait for;
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
