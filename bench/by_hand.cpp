@@ -210,11 +210,11 @@ int adopt(int fd, Identity& identity) noexcept {
     if (copy < 0)
         return copy;
     struct statfs filesystem {};
-    struct stat status {};
+    struct statx status {};
     int error = 0;
     int flags = 0;
-    if (fstatfs(copy, &filesystem) != 0 || fstat(copy, &status) != 0 ||
-        (flags = fcntl(copy, F_GETFL)) < 0)
+    if (statx(copy, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO | STATX_SIZE, &status) != 0 ||
+        fstatfs(copy, &filesystem) != 0 || (flags = fcntl(copy, F_GETFL)) < 0)
         error = -errno;
     else if (filesystem.f_type != dma_buf_magic || (flags & O_PATH) != 0)
         error = -EINVAL;
@@ -222,7 +222,7 @@ int adopt(int fd, Identity& identity) noexcept {
         close(copy);
         return error;
     }
-    identity = {.inode = status.st_ino, .size = static_cast<std::uint64_t>(status.st_size)};
+    identity = {.inode = status.stx_ino, .size = status.stx_size};
     return copy;
 }
 

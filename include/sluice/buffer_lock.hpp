@@ -30,7 +30,8 @@ public:
     /// makes no system call. \param buffers borrowed; one buffer may be among them twice.
     /// \returns the lock, or
     ///   - `timed_out`: another thread has held one of them all the time; none is held;
-    ///   - `busy`: this thread holds one of them already.
+    ///   - `busy`: this thread holds one of them already;
+    ///   - `wrong_object`: one of them was moved from.
     [[nodiscard]] static Result<BufferLock> acquire(std::span<const DmaBuf* const> buffers,
                                                     Deadline deadline) noexcept;
 

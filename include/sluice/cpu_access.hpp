@@ -38,9 +38,10 @@ public:
     /// \param access what the CPU will do; it must not write where \p map was made to read.
     /// \returns the open bracket, or, with no bracket open,
     ///   - `timed_out`: a fence is still pending, or signals kept coming until the deadline;
-    ///   - `fence_failed`: the work before it failed, so the contents are not valid; beginning
-    ///     again will succeed;
-    ///   - `invalid_argument`: writing through a mapping that was made to read, or one moved from;
+    ///   - `fence_failed`: the work before it failed, so the contents are not valid. Begin
+    ///     again to write them anew: that waits for what others have left since;
+    ///   - `invalid_argument`: writing through a mapping that was made to read;
+    ///   - `wrong_object`: a mapping that was moved from;
     ///   - `no_resources`: no fd left for a fence to wait for;
     ///   - `failed`: the kernel refused to open the bracket; see `Error::sys_errno`.
     [[nodiscard]] static Result<CpuAccess> begin(const CpuMap& map, Access access,

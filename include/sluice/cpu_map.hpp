@@ -45,7 +45,8 @@ public:
     ///     give it out read-write (DRM_RDWR for PRIME, O_RDWR for a dma-heap);
     ///   - `unsupported`: the exporter gives no CPU mapping, or the buffer does not fit the
     ///     process;
-    ///   - `no_resources`: no memory, mapping or fd left.
+    ///   - `no_resources`: no memory, mapping or fd left;
+    ///   - `wrong_object`: the buffer was moved from, or its fd was closed behind our back.
     [[nodiscard]] static Result<CpuMap> map(const DmaBuf& buffer, Access access,
                                             CpuMapMode mode = CpuMapMode::automatic) noexcept;
 

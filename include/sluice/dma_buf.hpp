@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <sluice/access.hpp>
 #include <sluice/deadline.hpp>
@@ -30,12 +31,16 @@ struct DmaBufInfo {
 /// Threads: the const functions may be called from several threads at once. An export of a fence,
 /// the work that waits for it and the import of that work's own fence are not one atomic step: hold
 /// a `BufferLock` over them where several threads may do so on the same buffer.
+///
+/// One that was moved from is no buffer: its size and inode are 0, and it says `wrong_object` to
+/// everything.
 class SLUICE_API DmaBuf {
 public:
     /// Adopts a dma-buf's fd, checked by its filesystem (fstatfs(2), DMA_BUF_MAGIC) and not by
-    /// hope. \param fd taken over on success; on failure it stays the caller's. \returns the
-    /// buffer, or `wrong_object`: no fd, a closed one, not a dma-buf, or one that was opened as a
-    /// path only (O_PATH).
+    /// hope. Safe on any fd, also one from a stranger: a file is refused before its filesystem,
+    /// which may be a process that never answers (FUSE), is asked anything. \param fd taken over on
+    /// success; on failure it stays the caller's. \returns the buffer, or `wrong_object`: no fd, a
+    /// closed one, not a dma-buf, or one that was opened as a path only (O_PATH).
     [[nodiscard]] static Result<DmaBuf> from_fd(UniqueFd&& fd) noexcept;
 
     /// The same on a duplicate of a fd that stays the caller's.
@@ -51,11 +56,11 @@ public:
     /// neither that a fence failed nor anything of CPU caches.
     [[nodiscard]] static short poll_events(Access access) noexcept;
 
-    /// The buffer's size in bytes, fixed for its life.
+    /// The buffer's size in bytes, fixed for its life; 0 once moved from.
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
 
     /// The buffer's identity: the inode, unique among the dma-bufs of the running kernel while the
-    /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused.
+    /// buffer lives (kernel 5.3 and up). A fd number is none: it is reused. 0 once moved from.
     [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
 
     /// What the CPU may do through `fd()`, as the exporter gave it out: `Access::read` for a
@@ -101,11 +106,28 @@ public:
     /// call where none does. It says nothing of CPU caches: that is `CpuAccess`, which also waits.
     /// \returns nothing, or
     ///   - `timed_out`: some are still pending; nothing was changed;
-    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. The
-    ///     buffer is not held by it any more. Not told by kernels before 6.0;
+    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. That
+    ///     work holds the buffer no more, but others may have left fences meanwhile: wait again
+    ///     where that matters. Not told by kernels before 6.0;
     ///   - `no_resources`: no further fd can be opened for the fence to wait for;
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> wait(Access access, Deadline deadline) const noexcept;
+
+    DmaBuf(DmaBuf&& other) noexcept
+        : fd_(std::move(other.fd_)), size_(std::exchange(other.size_, 0)),
+          inode_(std::exchange(other.inode_, 0)), mode_(other.mode_) {}
+    DmaBuf& operator=(DmaBuf&& other) noexcept {
+        if (this != &other) {
+            fd_ = std::move(other.fd_);
+            size_ = std::exchange(other.size_, 0);
+            inode_ = std::exchange(other.inode_, 0);
+            mode_ = other.mode_;
+        }
+        return *this;
+    }
+    DmaBuf(const DmaBuf&) = delete;
+    DmaBuf& operator=(const DmaBuf&) = delete;
+    ~DmaBuf() = default;
 
 private:
     DmaBuf(UniqueFd&& fd, std::uint64_t size, std::uint64_t inode, Access mode) noexcept
@@ -117,9 +139,10 @@ private:
     Access mode_;
 };
 
-/// True where both are the same kernel object, whatever their fd numbers.
+/// True where both are the same kernel object, whatever their fd numbers. One that was moved from
+/// is like none.
 [[nodiscard]] inline bool same_buffer(const DmaBuf& a, const DmaBuf& b) noexcept {
-    return a.inode() == b.inode();
+    return a.inode() == b.inode() && a.fd() >= 0 && b.fd() >= 0;
 }
 
 } // namespace sluice

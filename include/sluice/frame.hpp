@@ -64,6 +64,7 @@ public:
     ///     stride below the plane's row, above INT32_MAX, or no multiple of the pixel's size; a
     ///     plane in a buffer that is not there, or a buffer without a plane;
     ///   - `unsupported`: a format that sluice does not know;
+    ///   - `wrong_object`: a buffer that was moved from;
     ///   - `out_of_bounds`: a plane reaches past its buffer's end.
     [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
                                               std::span<DmaBuf> buffers) noexcept;
@@ -95,6 +96,11 @@ public:
 
     /// Whether `revoke` has been called.
     [[nodiscard]] bool revoked() const noexcept;
+
+    // Copies only, so that no handle is ever empty.
+    Frame(const Frame&) noexcept = default;
+    Frame& operator=(const Frame&) noexcept = default;
+    ~Frame() = default;
 
     /// True where both are the same frame, not merely equal ones.
     [[nodiscard]] bool operator==(const Frame& other) const noexcept = default;

@@ -31,6 +31,11 @@ public:
 
     [[nodiscard]] const Frame& frame() const noexcept;
 
+    // Copies only, so that no handle is ever empty.
+    FrameMap(const FrameMap&) noexcept = default;
+    FrameMap& operator=(const FrameMap&) noexcept = default;
+    ~FrameMap() = default;
+
 private:
     friend class FrameAccess;
     struct State;

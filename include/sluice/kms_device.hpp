@@ -40,6 +40,11 @@ public:
     [[nodiscard]] std::uint32_t id() const noexcept;
     [[nodiscard]] const Frame& frame() const noexcept;
 
+    // Copies only, so that no handle is ever empty.
+    KmsFramebuffer(const KmsFramebuffer&) noexcept = default;
+    KmsFramebuffer& operator=(const KmsFramebuffer&) noexcept = default;
+    ~KmsFramebuffer() = default;
+
     struct State; ///< Not part of the API.
 
 private:
@@ -94,6 +99,11 @@ public:
     /// Nothing on the screen changes until the first commit.
     /// \returns the output, or `unsupported`: the message says what is missing.
     [[nodiscard]] Result<KmsOutput> find_output(const KmsOutputInfo& info) const noexcept;
+
+    // Copies only, so that no handle is ever empty.
+    KmsDevice(const KmsDevice&) noexcept = default;
+    KmsDevice& operator=(const KmsDevice&) noexcept = default;
+    ~KmsDevice() = default;
 
     struct State; ///< Not part of the API.
 

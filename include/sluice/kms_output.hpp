@@ -45,7 +45,8 @@ struct KmsFlip {
 /// destroying the output takes its frame off the screen, after the flip that is still to come: the
 /// kernel waits for that flip's in-fence then.
 ///
-/// Threads: one object belongs to one thread at a time.
+/// Threads: one object belongs to one thread at a time. One that was moved from has no size and no
+/// formats, and refuses everything with `wrong_object`.
 class SLUICE_API KmsOutput {
 public:
     [[nodiscard]] std::uint32_t width() const noexcept;       ///< Pixels of the mode.
@@ -68,6 +69,7 @@ public:
     ///   - `invalid_argument`: no framebuffer, or one of another size than the output;
     ///   - `unsupported`: a format that the plane or the writeback connector does not take (the
     ///     message lists what it takes), no writeback connector, or a driver that takes no fences;
+    ///   - `wrong_object`: a fence or an output that was moved from;
     ///   - `not_master`: another process holds the display;
     ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.

@@ -42,9 +42,12 @@ struct FenceInfo {
 /// One fence, owned through one fd. It signals once and stays so.
 ///
 /// Threads: the const functions may be called from several threads at once.
+///
+/// One that was moved from is no fence, and says `wrong_object` to everything; see `valid()`.
 class SLUICE_API SyncFile {
 public:
-    /// Adopts a sync_file's fd, checked by asking it for its state (SYNC_IOC_FILE_INFO).
+    /// Adopts a sync_file's fd, checked by asking it for its state (SYNC_IOC_FILE_INFO). Safe on
+    /// any fd, also one from a stranger: a file is refused before its filesystem is asked anything.
     /// \param fd taken over on success; on failure it stays the caller's.
     /// \returns the fence, or `wrong_object`: no fd, a closed one, or not a sync_file.
     [[nodiscard]] static Result<SyncFile> from_fd(UniqueFd&& fd) noexcept;
@@ -52,7 +55,11 @@ public:
     /// A fence that has signalled already and needs no fd: its `fd()` is -1, which is how Vulkan
     /// (VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT) spells the same, and what KMS takes as
     /// "no fence" in IN_FENCE_FD.
-    [[nodiscard]] static SyncFile signalled() noexcept { return SyncFile(UniqueFd()); }
+    [[nodiscard]] static SyncFile signalled() noexcept {
+        SyncFile fence{UniqueFd()};
+        fence.signalled_ = true;
+        return fence;
+    }
 
     /// One fence that signals once all of \p fences have (SYNC_IOC_MERGE). Those that have
     /// signalled are left out, and so are earlier fences of a timeline whose later one is there;
@@ -64,15 +71,19 @@ public:
     /// \param fences borrowed. \returns the merged fence, or
     ///   - `fence_failed`: one of them has failed, with its errno in `Error::sys_errno`;
     ///   - `no_resources`: no further fd can be opened, or no memory;
-    ///   - `wrong_object`: a fd was closed behind our back.
+    ///   - `wrong_object`: a fd was closed behind our back, or a fence was moved from.
     [[nodiscard]] static Result<SyncFile> merge(std::span<const SyncFile> fences) noexcept;
 
     /// The same for two.
     [[nodiscard]] static Result<SyncFile> merge(const SyncFile& a, const SyncFile& b) noexcept;
 
     /// The fd, still owned here, readable (POLLIN) once the fence has signalled or failed; -1 for
-    /// one that `signalled()` made.
+    /// one that `signalled()` made, and once moved from.
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+    /// False once moved from. Whoever takes `fd()` to an API to which -1 says "signalled" asks this
+    /// first.
+    [[nodiscard]] bool valid() const noexcept { return signalled_ || fd_; }
 
     /// A second owner of the same fence, with its own fd.
     /// \returns also `no_resources` where no further fd can be opened.
@@ -103,11 +114,24 @@ public:
     ///   - `wrong_object`: the fd was closed behind our back.
     [[nodiscard]] Result<void> hint_deadline(Deadline deadline) const noexcept;
 
+    SyncFile(SyncFile&& other) noexcept
+        : fd_(std::move(other.fd_)), signalled_(std::exchange(other.signalled_, false)) {}
+    SyncFile& operator=(SyncFile&& other) noexcept {
+        fd_ = std::move(other.fd_);
+        const bool signalled = std::exchange(other.signalled_, false);
+        signalled_ = signalled; // kept where it is moved onto itself
+        return *this;
+    }
+    SyncFile(const SyncFile&) = delete;
+    SyncFile& operator=(const SyncFile&) = delete;
+    ~SyncFile() = default;
+
 private:
     friend struct SyncFileAdopt;
     explicit SyncFile(UniqueFd&& fd) noexcept : fd_(std::move(fd)) {}
 
     UniqueFd fd_;
+    bool signalled_ = false; // and needs no fd; moved from where there is neither
 };
 
 } // namespace sluice

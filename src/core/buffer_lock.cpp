@@ -46,6 +46,9 @@ Table& table() {
 Result<BufferLock> BufferLock::acquire(std::span<const DmaBuf* const> buffers,
                                        Deadline deadline) noexcept {
     constexpr const char* operation = "BufferLock::acquire";
+    for (const DmaBuf* buffer : buffers)
+        if (buffer->fd() < 0)
+            return tl::unexpected(moved_from(operation));
     Table& all = table();
     std::unique_lock guard(all.lock);
     const auto self = std::this_thread::get_id();

@@ -41,6 +41,14 @@ int stop(const DmaBuf& buffer, Access access) noexcept {
                                 .remedy = std::move(remedy)});
 }
 
+[[gnu::cold, gnu::noinline]] Result<CpuAccess> moved_away() {
+    return tl::unexpected(Error{.code = Errc::wrong_object,
+                                .operation = begin_operation,
+                                .object = "CpuMap",
+                                .problem = "the mapping was moved away",
+                                .remedy = "Begin on the mapping that it was moved to"});
+}
+
 [[gnu::cold, gnu::noinline]] Result<void> not_opened(const DmaBuf& buffer, int error) {
     return tl::unexpected(sys::failed_call(error, begin_operation, describe(buffer),
                                            "the kernel did not open the bracket (START)",
@@ -117,8 +125,7 @@ Result<CpuAccess> CpuAccess::begin(std::span<const CpuMap> maps, Access access,
                       "Begin one access for each frame");
     for (const CpuMap& map : maps) {
         if (!map.state_)
-            return refuse("CpuMap", "the mapping was moved away",
-                          "Begin on the mapping that it was moved to");
+            return moved_away();
         if (writes(access) && !writes(map.state_->access))
             return made_to_read(map.state_->buffer, access);
     }

@@ -74,6 +74,8 @@ CpuMap::~CpuMap() {
 }
 
 Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode) noexcept {
+    if (buffer.fd() < 0)
+        return tl::unexpected(moved_from(operation));
     if (buffer.size() == 0 || buffer.size() > std::numeric_limits<std::size_t>::max())
         return tl::unexpected(Error{.code = Errc::unsupported,
                                     .operation = operation,

@@ -21,6 +21,14 @@
 
 namespace sluice {
 
+Error moved_from(const char* operation) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = operation,
+                 .object = "no buffer",
+                 .problem = "the object was moved from",
+                 .remedy = "Use the one that it was moved to"};
+}
+
 namespace {
 
 #ifndef DMA_BUF_MAGIC
@@ -44,13 +52,17 @@ Error not_a_dma_buf(int fd, std::string problem, int error) {
 }
 
 bool is_dma_buf(int fd) noexcept {
+    struct statx status {};
     struct statfs filesystem {};
-    return fstatfs(fd, &filesystem) == 0 && filesystem.f_type == DMA_BUF_MAGIC;
+    return sys::stat_at_once(fd, status) == 0 && sys::is_anonymous(status) &&
+           fstatfs(fd, &filesystem) == 0 && filesystem.f_type == DMA_BUF_MAGIC;
 }
 
 /// Somebody closed the fd, and the number is another object's. Such an object's answers must not be
 /// taken for the kernel's.
 Error taken_over(const DmaBuf& buffer, const char* operation, int error) {
+    if (buffer.fd() < 0)
+        return moved_from(operation);
     return Error{.code = Errc::wrong_object,
                  .operation = operation,
                  .object = describe(buffer),
@@ -83,6 +95,21 @@ not_imported(const DmaBuf& buffer, const SyncFile& fence, Access access, int err
             std::string(to_string(access)),
         error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
                         : "Wait for the fence on the CPU before handing the buffer over"));
+}
+
+/// DmaBuf::import_fence of a fence without a fd.
+[[gnu::cold, gnu::noinline]] Result<void> import_nothing(const DmaBuf& buffer,
+                                                         const SyncFile& fence) {
+    constexpr const char* operation = "DmaBuf::import_fence";
+    if (buffer.fd() < 0)
+        return tl::unexpected(moved_from(operation));
+    if (!fence.valid())
+        return tl::unexpected(Error{.code = Errc::wrong_object,
+                                    .operation = operation,
+                                    .object = describe(buffer),
+                                    .problem = "the fence was moved from",
+                                    .remedy = "Use the one that it was moved to"});
+    return sys::success();
 }
 
 constexpr const char* wait_operation = "DmaBuf::wait";
@@ -155,6 +182,15 @@ std::string describe(const DmaBuf& buffer) {
 Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
     if (!fd)
         return tl::unexpected(not_a_dma_buf(-1, "there is no fd", 0));
+    struct statx status {};
+    if (sys::stat_at_once(fd.get(), status) != 0) {
+        const int error = errno;
+        return tl::unexpected(not_a_dma_buf(
+            fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
+    }
+    // A file is refused before its filesystem is asked anything.
+    if (!sys::is_anonymous(status))
+        return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
     struct statfs filesystem {};
     if (fstatfs(fd.get(), &filesystem) != 0) {
         const int error = errno;
@@ -163,12 +199,6 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
     }
     if (filesystem.f_type != DMA_BUF_MAGIC)
         return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
-    struct stat status {};
-    if (fstat(fd.get(), &status) != 0) {
-        const int error = errno;
-        return tl::unexpected(not_a_dma_buf(
-            fd.get(), "cannot be asked for its size: " + sys::errno_text(error), error));
-    }
     const int flags = fcntl(fd.get(), F_GETFL);
     if (flags < 0) {
         const int error = errno;
@@ -179,8 +209,7 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
         return tl::unexpected(not_a_dma_buf(
             fd.get(), "is open as a path only (O_PATH), which gives no access to it", 0));
     const int mode = flags & O_ACCMODE;
-    return DmaBuf(std::move(fd), static_cast<std::uint64_t>(status.st_size),
-                  static_cast<std::uint64_t>(status.st_ino),
+    return DmaBuf(std::move(fd), status.stx_size, status.stx_ino,
                   mode == O_RDONLY   ? Access::read
                   : mode == O_WRONLY ? Access::write
                                      : Access::read_write);
@@ -214,7 +243,7 @@ Result<SyncFile> DmaBuf::export_fence(Access access) const noexcept {
 
 Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const noexcept {
     if (fence.fd() < 0)
-        return sys::success();
+        return import_nothing(*this, fence);
     dma_buf_import_sync_file request{.flags = static_cast<__u32>(access), .fd = fence.fd()};
     if (sys::ioctl(fd_.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &request) != 0)
         return not_imported(*this, fence, access, errno);

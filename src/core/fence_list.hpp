@@ -18,7 +18,8 @@ namespace sluice {
 // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): the kernel fills few_
 class FenceList {
 public:
-    /// \returns 0 or an errno.
+    /// \returns 0 or an errno: EPROTO where \p fd, which anybody may have made, answers what the
+    ///   kernel never does: more fences than there was room for, or a status that is none.
     [[nodiscard]] int read(int fd);
 
     [[nodiscard]] std::span<const sync_fence_info> fences() const noexcept {
@@ -32,6 +33,9 @@ public:
 
 private:
     static constexpr __u32 few = 8;
+
+    /// Whether the answer, for which there was \p room, can be the kernel's: 0 or EPROTO.
+    [[nodiscard]] int judge(__u32 room) const noexcept;
 
     int ask(int fd, sync_fence_info* fences, __u32 room) noexcept;
 

@@ -95,6 +95,11 @@ int merge_fds(int a, int b) noexcept {
     return sys::ioctl(a, SYNC_IOC_MERGE, &request) == 0 ? request.fence : -1;
 }
 
+/// Whether it is of `SyncFile::signalled`, so that nobody need be asked.
+bool signalled(const SyncFile& fence) noexcept {
+    return fence.fd() < 0 && fence.valid();
+}
+
 template <typename Range, typename Fence>
 Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
     constexpr std::string_view operation = "SyncFile::merge";
@@ -102,7 +107,7 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
     UniqueFd merged; // of the first and all after it, once there are two
     for (const auto& each : fences) {
         const SyncFile& fence = fence_of(each);
-        if (fence.fd() < 0)
+        if (signalled(fence))
             continue;
         if (first == nullptr) {
             first = &fence;
@@ -129,7 +134,7 @@ Result<SyncFile> merge_all(const Range& fences, Fence fence_of) {
     bool pending = false;
     for (const auto& each : fences) {
         const SyncFile& fence = fence_of(each);
-        if (fence.fd() < 0)
+        if (signalled(fence))
             continue;
         FenceList list;
         if (const int error = list.read(fence.fd()); error != 0)
@@ -157,7 +162,14 @@ template <std::size_t size> std::string text(const char (&bytes)[size]) {
 } // namespace
 
 Result<SyncFile> SyncFile::from_fd(UniqueFd&& fd) noexcept {
-    if (auto status = ask_status(fd.get(), "SyncFile::from_fd"); !status)
+    constexpr std::string_view operation = "SyncFile::from_fd";
+    struct statx file {};
+    if (sys::stat_at_once(fd.get(), file) != 0)
+        return tl::unexpected(not_a_sync_file(errno, operation, fd.get()));
+    // A file is refused before its filesystem is asked anything.
+    if (!sys::is_anonymous(file))
+        return tl::unexpected(not_a_sync_file(ENOTTY, operation, fd.get()));
+    if (auto status = ask_status(fd.get(), operation); !status)
         return tl::unexpected(std::move(status.error()));
     return SyncFile(std::move(fd));
 }
@@ -172,7 +184,7 @@ Result<SyncFile> SyncFile::merge(std::span<const SyncFile> fences) noexcept {
 }
 
 Result<SyncFile> SyncFile::duplicate() const noexcept {
-    if (!fd_)
+    if (signalled_)
         return signalled();
     auto copy = fd_.duplicate();
     if (!copy) {
@@ -183,14 +195,14 @@ Result<SyncFile> SyncFile::duplicate() const noexcept {
 }
 
 Result<FenceStatus> SyncFile::status() const noexcept {
-    if (!fd_)
+    if (signalled_)
         return FenceStatus{.state = FenceState::signalled, .error = 0};
     return ask_status(fd_.get(), "SyncFile::status");
 }
 
 Result<std::vector<FenceInfo>> SyncFile::fences() const noexcept {
     std::vector<FenceInfo> infos;
-    if (!fd_)
+    if (signalled_)
         return infos;
     FenceList list;
     if (const int error = list.read(fd_.get()); error != 0)
@@ -204,7 +216,7 @@ Result<std::vector<FenceInfo>> SyncFile::fences() const noexcept {
 }
 
 Result<void> SyncFile::wait(Deadline deadline) const noexcept {
-    if (!fd_)
+    if (signalled_)
         return sys::success();
     const int ready = sys::poll_until(fd_.get(), POLLIN, deadline);
     if (ready <= 0)
@@ -219,7 +231,7 @@ Result<void> SyncFile::wait(Deadline deadline) const noexcept {
 }
 
 Result<void> SyncFile::hint_deadline(Deadline deadline) const noexcept {
-    if (!fd_)
+    if (signalled_)
         return {};
     const auto since_boot = std::max(deadline.time_since_epoch(), Deadline::duration::zero());
     sync_set_deadline request{

@@ -443,6 +443,9 @@ Result<void> Syncobj::import_fence(const SyncFile& fence, std::uint64_t point) c
         return tl::unexpected(at.error());
     if (auto next = is_next_point(*at); !next)
         return next;
+    if (!fence.valid())
+        return refused(*at, Errc::wrong_object, "the fence was moved from",
+                       "Use the one that it was moved to");
     if (fence.fd() < 0)
         return signal_point(*at);
     if (point == 0)

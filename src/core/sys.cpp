@@ -81,6 +81,15 @@ Error failed_call(int error, std::string_view operation, std::string object,
                  .sys_errno = error};
 }
 
+int stat_at_once(int fd, struct statx& status) noexcept {
+    constexpr unsigned wanted = STATX_TYPE | STATX_INO | STATX_SIZE;
+    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, wanted, &status);
+}
+
+bool is_anonymous(const struct statx& status) noexcept {
+    return (status.stx_mode & S_IFMT) == 0;
+}
+
 void take_back(int number, int original) noexcept {
     const pid_t self = getpid();
     if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)
@@ -91,6 +100,10 @@ namespace {
 
 /// One ppoll(2). \returns as poll_until, and -1 with EINTR or EAGAIN too.
 int poll_once(int fd, short events, const timespec& timeout) noexcept {
+    if (fd < 0) { // ppoll would pass it over, and wait for nothing
+        errno = EBADF;
+        return -1;
+    }
     pollfd entry{.fd = fd, .events = events, .revents = 0};
     const int ready = ppoll(&entry, 1, &timeout, nullptr);
     if (ready > 0 && (entry.revents & POLLNVAL) != 0) {

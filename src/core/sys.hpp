@@ -10,6 +10,7 @@
 
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <sluice/deadline.hpp>
@@ -50,6 +51,16 @@ namespace sluice::sys {
     Result<void> done; // not Result<void>(): that is the difference
     return done;
 }
+
+/// What the kernel itself has of \p fd: its type, inode and size (statx(2), AT_STATX_DONT_SYNC).
+/// Nothing else that can be asked of a fd is safe before its type is known: for a file of a FUSE
+/// mount fstatfs(2), fstat(2) and ioctl(2) go to a process that may never answer, and no signal
+/// ends that wait. \returns 0, or -1 with errno set.
+[[nodiscard]] int stat_at_once(int fd, struct statx& status) noexcept;
+
+/// True of dma-bufs, sync_files and the kernel's other inodes without a file's type. No filesystem
+/// that anybody mounts has any.
+[[nodiscard]] bool is_anonymous(const struct statx& status) noexcept;
 
 /// Takes back \p number, a duplicate of \p original that a driver was given and refused. Vulkan
 /// leaves such a fd with the caller, but lavapipe closes it, and the number may be somebody else's

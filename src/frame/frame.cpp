@@ -77,6 +77,10 @@ std::optional<Refusal> refuse_linear_plane(const FrameLayout& layout, const Form
 /// Why \p layout, its plane_count filled in, cannot lie in \p buffers, or nothing.
 std::optional<Refusal> refuse(const FrameLayout& layout, const FormatInfo& format,
                               std::span<const DmaBuf> buffers) {
+    for (std::size_t i = 0; i < buffers.size(); ++i)
+        if (buffers[i].fd() < 0)
+            return Refusal{Errc::wrong_object, "buffer " + to_string(i) + " was moved from",
+                           "Pass the one that it was moved to"};
     if (layout.width == 0 || layout.height == 0)
         return Refusal{Errc::invalid_argument,
                        "its size is " + to_string(layout.width) + "x" + to_string(layout.height),
@@ -138,6 +142,21 @@ std::string describe(const FrameLayout& layout, std::span<const DmaBuf> buffers)
     for (const DmaBuf& buffer : buffers)
         text += (&buffer == buffers.data() ? "" : " and ") + sluice::describe(buffer);
     return buffers.empty() ? text + "no buffer" : text;
+}
+
+/// Waits until no fence is in \p buffer. Work that failed has ended too, but others may have left
+/// fences by then: they are waited for as well.
+Result<void> wait_for_the_end(const DmaBuf& buffer, Deadline deadline) {
+    for (;;) {
+        auto idle = buffer.wait(Access::read_write, deadline);
+        if (idle || idle.error().code != Errc::fence_failed)
+            return idle;
+        if (Deadline::clock::now() < deadline)
+            continue;
+        idle.error().code = Errc::timed_out;
+        idle.error().remedy = "Allow more time";
+        return idle;
+    }
 }
 
 } // namespace
@@ -222,14 +241,11 @@ Result<void> Frame::revoke(Deadline deadline) const noexcept {
                                  " still open at the deadline",
                       .remedy = "End the accesses, and revoke again"});
     }
-    for (const DmaBuf& each : buffers()) {
-        auto idle = each.wait(Access::read_write, deadline);
-        // Work that failed has ended too.
-        if (!idle && idle.error().code != Errc::fence_failed) {
+    for (const DmaBuf& each : buffers())
+        if (auto idle = wait_for_the_end(each, deadline); !idle) {
             idle.error().operation = operation;
             return idle;
         }
-    }
     std::vector<std::weak_ptr<FrameWatcher>> watchers;
     {
         const std::scoped_lock held(state_->lock);

@@ -56,12 +56,6 @@ FrameAccess::FrameAccess(std::shared_ptr<const FrameMap::State> map, CpuAccess&&
 Result<FrameAccess> FrameAccess::begin(const FrameMap& map, Access access,
                                        Deadline deadline) noexcept {
     constexpr const char* operation = "FrameAccess::begin";
-    if (!map.state_)
-        return tl::unexpected(Error{.code = Errc::invalid_argument,
-                                    .operation = operation,
-                                    .object = "FrameMap",
-                                    .problem = "the mapping was moved away",
-                                    .remedy = "Begin on the mapping that it was moved to"});
     const Frame& frame = map.state_->frame;
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));

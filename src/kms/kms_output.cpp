@@ -252,6 +252,14 @@ private:
     std::vector<DrmPlane> all_planes_;
 };
 
+Error moved_from_output(const char* operation) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = operation,
+                 .object = "no output",
+                 .problem = "the object was moved from",
+                 .remedy = "Use the one that it was moved to"};
+}
+
 /// One framebuffer of a commit against what the card said it takes there.
 Result<void> check(const KmsOutput::State& output, const char* operation, const char* what,
                    const KmsFramebuffer& framebuffer, std::span<const std::uint32_t> takes) {
@@ -284,6 +292,12 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
                                     .object = "KmsCommit::framebuffer",
                                     .problem = "is null",
                                     .remedy = "Give the framebuffer to show"});
+    if (commit.in_fence != nullptr && !commit.in_fence->valid())
+        return tl::unexpected(Error{.code = Errc::wrong_object,
+                                    .operation = operation,
+                                    .object = "KmsCommit::in_fence",
+                                    .problem = "the fence was moved from",
+                                    .remedy = "Give the one that it was moved to"});
     if (auto good = check(output, operation, "the plane", *commit.framebuffer, output.formats);
         !good)
         return good;
@@ -470,14 +484,16 @@ KmsOutput& KmsOutput::operator=(KmsOutput&&) noexcept = default;
 KmsOutput::~KmsOutput() = default;
 
 std::uint32_t KmsOutput::width() const noexcept {
-    return state_->mode.hdisplay;
+    return state_ ? state_->mode.hdisplay : 0;
 }
 
 std::uint32_t KmsOutput::height() const noexcept {
-    return state_->mode.vdisplay;
+    return state_ ? state_->mode.vdisplay : 0;
 }
 
 std::uint32_t KmsOutput::refresh_mhz() const noexcept {
+    if (!state_)
+        return 0;
     const drmModeModeInfo& mode = state_->mode;
     const std::uint64_t dots = std::uint64_t{mode.htotal} * mode.vtotal;
     // The pixel clock is in kHz.
@@ -485,19 +501,23 @@ std::uint32_t KmsOutput::refresh_mhz() const noexcept {
 }
 
 std::string KmsOutput::name() const noexcept {
-    return state_->name;
+    return state_ ? state_->name : std::string();
 }
 
 std::span<const std::uint32_t> KmsOutput::formats() const noexcept {
-    return state_->formats;
+    return state_ ? std::span<const std::uint32_t>(state_->formats)
+                  : std::span<const std::uint32_t>();
 }
 
 std::span<const std::uint32_t> KmsOutput::writeback_formats() const noexcept {
-    return state_->writeback_formats;
+    return state_ ? std::span<const std::uint32_t>(state_->writeback_formats)
+                  : std::span<const std::uint32_t>();
 }
 
 Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
     constexpr const char* operation = "KmsOutput::test";
+    if (!state_)
+        return tl::unexpected(moved_from_output(operation));
     if (auto good = check(*state_, operation, commit); !good)
         return good;
     fill(*state_, commit, nullptr);
@@ -510,6 +530,8 @@ Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
 
 Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     constexpr const char* operation = "KmsOutput::commit";
+    if (!state_)
+        return tl::unexpected(moved_from_output(operation));
     State& output = *state_;
     if (auto good = check(output, operation, commit); !good)
         return tl::unexpected(std::move(good.error()));
@@ -539,6 +561,8 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
 }
 
 Result<DmaBuf> KmsOutput::on_screen() const noexcept {
+    if (!state_)
+        return tl::unexpected(moved_from_output("KmsOutput::on_screen"));
     const int fd = state_->device->fd.get();
     const auto refuse = [&](const char* problem) {
         return tl::unexpected(sys::failed_call(

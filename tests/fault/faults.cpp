@@ -55,6 +55,7 @@ const std::initializer_list<Row> rows = {
     {"readdir", 0, {EBADF, EIO}, {}},
     {"fstat", 0, {EBADF, EACCES, EIO, ENOMEM}, {}},
     {"fstatfs", 0, {EBADF, EIO, ENOMEM, ENOSYS}, {}},
+    {"statx", 0, {EBADF, EACCES, EIO, ENOMEM}, {}},
     {"mmap", 0, {EBADF, EACCES, EPERM, EAGAIN, EINVAL, ENFILE, ENODEV, ENOMEM, EOVERFLOW}, {}},
     {"mprotect", 0, {EACCES, EINVAL, ENOMEM}, {}},
     {"open", 0, {EACCES, EPERM, ENOENT, EMFILE, ENFILE, ENOMEM}, {}},

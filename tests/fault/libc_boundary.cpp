@@ -197,6 +197,7 @@ DIR* __real_opendir(const char* path);
 dirent* __real_readdir(DIR* folder);
 int __real_closedir(DIR* folder);
 int __real_fstat(int fd, struct stat* status);
+int __real_statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status);
 int __real_fstatfs(int fd, struct statfs* filesystem);
 int __real_ioctl(int fd, unsigned long request, void* argument);
 void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
@@ -254,6 +255,11 @@ int __wrap_closedir(DIR* folder) {
 
 int __wrap_fstat(int fd, struct stat* status) {
     return pass({.name = "fstat"}, -1, [&] { return __real_fstat(fd, status); });
+}
+
+int __wrap_statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status) {
+    return pass({.name = "statx"}, -1,
+                [&] { return __real_statx(folder, path, flags, wanted, status); });
 }
 
 int __wrap_fstatfs(int fd, struct statfs* filesystem) {

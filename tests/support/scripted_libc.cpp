@@ -26,6 +26,7 @@ int __real_ioctl(int fd, unsigned long request, void* argument);
 int __real_fcntl(int fd, int command, long argument);
 int __real_fstat(int fd, struct stat* status);
 int __real_fstatfs(int fd, struct statfs* filesystem);
+int __real_statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status);
 int __real_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
 void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
 int __real_munmap(void* at, size_t size);
@@ -75,6 +76,11 @@ int __wrap_fstatfs(int fd, struct statfs* filesystem) {
                                      : __real_fstatfs(fd, filesystem);
 }
 
+int __wrap_statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status) {
+    return script && script->statx ? script->statx(folder, status)
+                                   : __real_statx(folder, path, flags, wanted, status);
+}
+
 int __wrap_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
     return script && script->ppoll ? script->ppoll(fds, count, timeout)
                                    : __real_ppoll(fds, count, timeout, mask);
@@ -108,6 +114,13 @@ ScriptedLibc::~ScriptedLibc() {
 }
 
 void ScriptedLibc::memfds_are_dma_bufs() {
+    statx = [](int fd, struct statx* status) {
+        struct statfs filesystem {};
+        const int result = real_statx(fd, status);
+        if (result == 0 && real_fstatfs(fd, &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC)
+            status->stx_mode = 0600; // as a dma-buf's, without a type
+        return result;
+    };
     fstatfs = [](int fd, struct statfs* filesystem) {
         const int result = real_fstatfs(fd, filesystem);
         if (result == 0 && filesystem->f_type == TMPFS_MAGIC)
@@ -130,6 +143,11 @@ int ScriptedLibc::real_memfd_create(const char* name, unsigned flags) {
 
 int ScriptedLibc::real_fcntl(int fd, int command, long argument) {
     return __real_fcntl(fd, command, argument);
+}
+
+int ScriptedLibc::real_statx(int fd, struct statx* status) {
+    constexpr unsigned all = STATX_BASIC_STATS;
+    return __real_statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, all, status);
 }
 
 int ScriptedLibc::real_fstatfs(int fd, struct statfs* filesystem) {

@@ -28,6 +28,7 @@ struct ScriptedLibc {
     std::function<int(int fd, int command, long argument)> fcntl;
     std::function<int(int fd, struct stat* status)> fstat;
     std::function<int(int fd, struct statfs* filesystem)> fstatfs;
+    std::function<int(int fd, struct statx* status)> statx;
     std::function<int(pollfd* fds, nfds_t count, const timespec* timeout)> ppoll;
     std::function<void*(void* at, size_t size, int protection, int flags, int fd, off_t offset)>
         mmap;
@@ -43,6 +44,7 @@ struct ScriptedLibc {
     static int real_memfd_create(const char* name, unsigned flags);
     static int real_fcntl(int fd, int command, long argument);
     static int real_fstatfs(int fd, struct statfs* filesystem);
+    static int real_statx(int fd, struct statx* status);
 };
 
 } // namespace sluice::test

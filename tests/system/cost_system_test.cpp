@@ -70,6 +70,13 @@ int status(int fence) {
     return info.status;
 }
 
+/// What a stranger's fd takes first: a file's filesystem may be a process that never answers.
+void look_at(int fd) {
+    struct statx status {};
+    EXPECT_EQ(statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &status), 0);
+    EXPECT_EQ(status.stx_mode & S_IFMT, 0);
+}
+
 /// Sleeps, and asks whether what woke it was success.
 void wait_fence(int fence) {
     EXPECT_EQ(ready(fence, POLLIN, 10000), 1);
@@ -320,9 +327,10 @@ TEST_F(CostSystemTest, Fences) {
     UniqueFd fd;
     const auto prepare = [&] { fd = std::move(*UniqueFd::duplicate(a.fd())); };
     expect_cost(
-        "SyncFile::from_fd, and its close", 2, prepare,
+        "SyncFile::from_fd, and its close", 3, prepare,
         [&] { EXPECT_TRUE(SyncFile::from_fd(std::move(fd))); },
         [&] {
+            by_hand::look_at(fd.get());
             EXPECT_EQ(by_hand::status(fd.get()), 0);
             close(fd.release());
         });
@@ -351,9 +359,8 @@ TEST_F(CostSystemTest, BuffersAndLocks) {
         [&] { EXPECT_TRUE(DmaBuf::from_fd(std::move(fd))); },
         [&] {
             struct statfs filesystem {};
-            struct stat status {};
+            by_hand::look_at(fd.get());
             EXPECT_EQ(fstatfs(fd.get(), &filesystem), 0);
-            EXPECT_EQ(fstat(fd.get(), &status), 0);
             EXPECT_EQ(fcntl(fd.get(), F_GETFL) & O_PATH, 0);
             close(fd.release());
         });

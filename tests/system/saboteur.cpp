@@ -126,11 +126,12 @@ extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned lon
     return result;
 }
 
-extern "C" __attribute__((visibility("default"))) int fstat(int fd, struct stat* status) noexcept {
-    using Fstat = int (*)(int, struct stat*);
-    static const auto next = reinterpret_cast<Fstat>(dlsym(RTLD_NEXT, "fstat"));
-    const int result = next(fd, status);
-    if (result == 0 && sabotages("size") && is_dma_buf(fd))
-        status->st_size /= 2;
+extern "C" __attribute__((visibility("default"))) int
+statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status) noexcept {
+    using Statx = int (*)(int, const char*, int, unsigned, struct statx*);
+    static const auto next = reinterpret_cast<Statx>(dlsym(RTLD_NEXT, "statx"));
+    const int result = next(folder, path, flags, wanted, status);
+    if (result == 0 && sabotages("size") && is_dma_buf(folder))
+        status->stx_size /= 2;
     return result;
 }

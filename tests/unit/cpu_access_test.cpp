@@ -179,7 +179,7 @@ TEST_F(CpuAccessTest, AMappingThatWasMovedAwayIsRefused) {
     const CpuMap moved(std::move(mapping));
     auto access = CpuAccess::begin(mapping, Access::read, deadline_in(1s));
     ASSERT_FALSE(access);
-    EXPECT_EQ(access.error().code, Errc::invalid_argument);
+    EXPECT_EQ(access.error().code, Errc::wrong_object);
     EXPECT_EQ(mapping.size(), 0U);
     EXPECT_EQ(moved.size(), 8192U);
 }

@@ -18,6 +18,9 @@
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
 #include "support/scripted_sync_file.hpp"
+#include <sluice/buffer_lock.hpp>
+#include <sluice/cpu_map.hpp>
+#include <sluice/implicit_sync.hpp>
 
 namespace sluice {
 namespace {
@@ -119,7 +122,7 @@ TEST_F(DmaBufTest, BorrowingLeavesTheCallersFdOpen) {
 TEST_F(DmaBufTest, AKernelThatTellsNoSizeIsAnError) {
     ScriptedLibc libc;
     libc.memfds_are_dma_bufs();
-    libc.fstat = [](int, struct stat*) {
+    libc.statx = [](int, struct statx*) {
         errno = EIO;
         return -1;
     };
@@ -128,6 +131,58 @@ TEST_F(DmaBufTest, AKernelThatTellsNoSizeIsAnError) {
     ASSERT_FALSE(buffer);
     EXPECT_EQ(buffer.error().sys_errno, EIO);
     EXPECT_TRUE(fd);
+}
+
+TEST_F(DmaBufTest, AFileIsRefusedBeforeItsFilesystemIsAsked) {
+    ScriptedLibc libc;
+    libc.fstatfs = [](int, struct statfs*) {
+        ADD_FAILURE() << "a FUSE mount's answer may never come";
+        return -1;
+    };
+    libc.ioctl = [](int, unsigned long, void*) {
+        ADD_FAILURE() << "a FUSE mount's answer may never come";
+        return -1;
+    };
+    for (const char* path : {"/proc/self/exe", "/dev/null", "/tmp"}) {
+        UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC));
+        ASSERT_TRUE(fd) << path;
+        expect_refused(DmaBuf::from_fd(std::move(fd)), "fd ");
+        auto fence = SyncFile::from_fd(std::move(fd));
+        ASSERT_FALSE(fence);
+        EXPECT_EQ(fence.error().code, Errc::wrong_object);
+        EXPECT_TRUE(fd);
+    }
+}
+
+TEST_F(DmaBufTest, OneThatWasMovedFromIsNoBuffer) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    DmaBuf buffer = buffer_of(4096);
+    DmaBuf taken(std::move(buffer));
+    EXPECT_EQ(buffer.fd(), -1);
+    EXPECT_EQ(buffer.size(), 0U);
+    EXPECT_EQ(buffer.inode(), 0U);
+    EXPECT_FALSE(same_buffer(buffer, buffer));
+    EXPECT_FALSE(same_buffer(buffer, taken));
+    const auto refused = [](const auto& result) {
+        return !result && result.error().code == Errc::wrong_object;
+    };
+    EXPECT_TRUE(refused(buffer.wait(Access::read, Deadline::max())));
+    EXPECT_TRUE(refused(buffer.export_fence(Access::read)));
+    EXPECT_TRUE(refused(buffer.import_fence(SyncFile::signalled(), Access::read)));
+    EXPECT_TRUE(refused(buffer.duplicate()));
+    EXPECT_TRUE(refused(buffer.info()));
+    EXPECT_TRUE(refused(buffer.set_name("gone")));
+    EXPECT_TRUE(refused(CpuMap::map(buffer, Access::read)));
+    EXPECT_TRUE(refused(BufferLock::acquire(buffer, Deadline::max())));
+    EXPECT_TRUE(refused(implicit_sync_caps(buffer)));
+    EXPECT_TRUE(refused(fence_before(buffer, Access::read)));
+    SyncFile fence = SyncFile::signalled();
+    const SyncFile kept(std::move(fence));
+    EXPECT_TRUE(refused(taken.import_fence(fence, Access::read)));
+    buffer = std::move(taken);
+    EXPECT_EQ(buffer.size(), 4096U);
+    EXPECT_EQ(taken.size(), 0U);
 }
 
 TEST_F(DmaBufTest, ExportAsksForTheAccessAndRestartsWhenInterrupted) {

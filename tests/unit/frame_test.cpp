@@ -3,18 +3,22 @@
 
 #include <array>
 #include <atomic>
+#include <climits>
 #include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <drm_fourcc.h>
+#include <linux/dma-buf.h>
+#include <sys/eventfd.h>
 
 #include "core/implicit_sync_probe.hpp"
 #include "frame/frame_use.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
+#include "support/scripted_sync_file.hpp"
 
 namespace sluice {
 namespace {
@@ -59,6 +63,21 @@ TEST_F(FrameTest, CopiesAreTheSameFrameAndKeepItsBuffer) {
     frame.reset();
     EXPECT_EQ(copy.buffer().size(), good_size);
     EXPECT_NE(copy, *Frame::create(good, buffer(good_size)));
+}
+
+TEST_F(FrameTest, AHandleThatWasMovedFromIsStillTheFrame) {
+    Frame frame = *Frame::create(good, buffer(good_size));
+    const Frame taken(std::move(frame));
+    EXPECT_EQ(frame, taken);
+    EXPECT_EQ(frame.buffer().size(), good_size);
+}
+
+TEST_F(FrameTest, ABufferThatWasMovedFromMakesNoFrame) {
+    DmaBuf of = buffer(good_size);
+    const DmaBuf taken(std::move(of));
+    auto frame = Frame::create(good, std::move(of));
+    ASSERT_FALSE(frame);
+    EXPECT_EQ(frame.error().code, Errc::wrong_object);
 }
 
 TEST_F(FrameTest, TheLastRowNeedsNoPadding) {
@@ -404,6 +423,39 @@ TEST_F(FrameRevokeTest, WaitsForTheFencesInEveryBuffer) {
     ASSERT_FALSE(waited);
     EXPECT_EQ(waited.error().code, Errc::timed_out);
     EXPECT_EQ(waited.error().operation, "Frame::revoke");
+    idle = true;
+    EXPECT_TRUE(frame.revoke(deadline_in(1ms)));
+}
+
+TEST_F(FrameRevokeTest, WhatOthersLeaveBesideAFailedFenceIsWaitedForToo) {
+    probe::forget(); // fences are exported
+    const Frame frame = this->frame();
+    bool left = false;
+    int failures = 1;
+    libc.ppoll = [&](pollfd* fds, nfds_t, const timespec*) {
+        const bool is_buffer = fds->fd == frame.buffer().fd();
+        const bool ready = is_buffer ? idle.load() : failures > 0;
+        fds->revents = ready ? fds->events : short{0};
+        return ready ? 1 : 0;
+    };
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO) {
+            left = --failures == 0; // somebody's next one, which stays pending
+            return test::answer_file_info(argument, std::array{-EIO});
+        }
+        EXPECT_EQ(request, DMA_BUF_IOCTL_EXPORT_SYNC_FILE);
+        static_cast<dma_buf_export_sync_file*>(argument)->fd = eventfd(0, EFD_CLOEXEC);
+        return 0;
+    };
+    idle = false;
+    auto waited = frame.revoke(deadline_in(5ms));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::timed_out);
+    EXPECT_TRUE(left);
+    failures = INT_MAX; // whoever leaves failed ones without end does not hold it up for longer
+    waited = frame.revoke(deadline_in(5ms));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().code, Errc::timed_out);
     idle = true;
     EXPECT_TRUE(frame.revoke(deadline_in(1ms)));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/sync_file.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <map>
@@ -102,6 +103,37 @@ TEST_F(SyncFileTest, ASignalledOneNeedsNoFd) {
     EXPECT_EQ(copy->fd(), -1);
 }
 
+TEST_F(SyncFileTest, OneThatWasMovedFromIsNoFenceAndNeverSignalled) {
+    ScriptedLibc libc;
+    libc.ioctl = [](int fd, unsigned long, void* argument) {
+        if (fd < 0) {
+            errno = EBADF;
+            return -1;
+        }
+        return test::answer_file_info(argument, std::array{0});
+    };
+    for (const bool with_fd : {true, false}) {
+        SyncFile fence = with_fd ? fence_over_eventfd(false) : SyncFile::signalled();
+        SyncFile taken(std::move(fence));
+        EXPECT_TRUE(taken.valid());
+        EXPECT_FALSE(fence.valid());
+        EXPECT_EQ(fence.fd(), -1);
+        EXPECT_EQ(fence.status().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.wait(Deadline::max()).error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.fences().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.duplicate().error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.hint_deadline(Deadline()).error().code, Errc::wrong_object);
+        EXPECT_EQ(SyncFile::merge(fence, SyncFile::signalled()).error().code, Errc::wrong_object);
+        EXPECT_EQ(SyncFile::merge(std::span(&fence, 1)).error().code, Errc::wrong_object);
+        fence = std::move(taken);
+        EXPECT_TRUE(fence.valid());
+        EXPECT_FALSE(taken.valid());
+        auto& same = fence;
+        fence = std::move(same);
+        EXPECT_TRUE(fence.valid()) << "moved onto itself";
+    }
+}
+
 TEST_F(SyncFileTest, DuplicatesLiveOnTheirOwn) {
     ScriptedLibc libc;
     answer(libc, {1});
@@ -150,6 +182,40 @@ TEST_F(SyncFileTest, FencesAreToldWithDriverAndTimelineAndTime) {
     EXPECT_EQ((*fences)[1].status.error, EIO);
     EXPECT_EQ((*fences)[2].status.state, FenceState::pending);
     EXPECT_TRUE(SyncFile::signalled().fences()->empty());
+}
+
+TEST_F(SyncFileTest, AnAnswerThatNoKernelGivesIsNoSyncFile) {
+    // A file of a FUSE mount has its ioctls answered by whoever mounted it.
+    struct Lie {
+        __u32 count;        // what it says that it wrote
+        __u32 asked_before; // what it says without room
+        int status;
+        bool refuses_few;
+    };
+    for (const Lie& lie :
+         {Lie{9, 9, 1, false}, Lie{0x00ffffff, 0, 1, false}, Lie{UINT32_MAX, 0, 1, false},
+          Lie{1, 1, 2, false}, Lie{1, 1, -4096, false}, Lie{1, 1, INT32_MIN, false},
+          Lie{1, 1, INT32_MAX, false}, Lie{UINT32_MAX, UINT32_MAX, 1, true},
+          Lie{(1U << 16) + 1, (1U << 16) + 1, 1, true}, Lie{11, 10, 1, true}}) {
+        ScriptedLibc libc;
+        libc.ioctl = [&](int, unsigned long, void* argument) {
+            auto* info = static_cast<sync_file_info*>(argument);
+            auto* list = reinterpret_cast<sync_fence_info*>(std::uintptr_t{info->sync_fence_info});
+            const __u32 room = info->num_fences;
+            info->num_fences = room == 0 ? lie.asked_before : lie.count;
+            if (lie.refuses_few && room == 8) {
+                errno = EINVAL;
+                return -1;
+            }
+            for (__u32 i = 0; i < std::min(room, lie.count); ++i)
+                list[i].status = lie.status;
+            return 0;
+        };
+        auto fence = SyncFile::from_fd(UniqueFd(eventfd(0, EFD_CLOEXEC)));
+        ASSERT_FALSE(fence) << lie.count << " " << lie.status;
+        EXPECT_EQ(fence.error().code, Errc::wrong_object);
+        EXPECT_EQ(fence.error().sys_errno, EPROTO);
+    }
 }
 
 TEST_F(SyncFileTest, ANameThatFillsItsBytesEndsThere) {
