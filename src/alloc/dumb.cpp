@@ -97,6 +97,7 @@ Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept 
                                     .sys_errno = error});
     const std::uint64_t page = alloc::page_size();
     ExporterCaps caps{.name = "dumb " + driver,
+                      .device = sys::device_of_fd(copy->get()),
                       .max_size = UINT32_MAX / page * page,
                       .max_size_source = "drm_mode_create_dumb counts in 32 bits",
                       .granularity = page,
@@ -148,7 +149,7 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
     std::uint32_t bpp = packed ? bytes * 8 / format->planes[0].block_width : 8;
     // Whole blocks, and whole pixels of 32 bits where it comes to that.
     const std::uint32_t step = bpp == 32 ? 4 : bytes;
-    std::uint64_t alignment = alloc::common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
+    std::uint64_t alignment = common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
     std::uint64_t ask = alignment;
     // A driver rounds the pitch up once; a second buffer has it right, and a third is 32 bits deep.
     for (int attempt = 0; attempt < 4; ++attempt) {
@@ -164,8 +165,8 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
         auto made = create(card_.get(), caps(), operation, stride, rows, bpp);
         if (!made && made.error().sys_errno == EINVAL && bpp != 32) {
             bpp = 32; // virtio-gpu makes no others
-            alignment = alloc::common_multiple(alignment, 4, INT32_MAX).value_or(UINT32_MAX);
-            ask = alloc::common_multiple(ask, 4, INT32_MAX).value_or(UINT32_MAX);
+            alignment = common_multiple(alignment, 4, INT32_MAX).value_or(UINT32_MAX);
+            ask = common_multiple(ask, 4, INT32_MAX).value_or(UINT32_MAX);
             continue;
         }
         if (!made)
@@ -176,7 +177,7 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
             return Frame::create(plan->layout, std::move(made->buffer));
         }
         // The driver's pitch becomes the stride if it fits, and the next one that does otherwise.
-        ask = *alloc::round_up(made->pitch, alignment);
+        ask = *round_up(made->pitch, alignment);
     }
     return tl::unexpected(alloc::refusal(
         Errc::unsupported, operation, caps(),

@@ -42,6 +42,16 @@ struct BoDestroy {
 };
 using Bo = std::unique_ptr<gbm_bo, BoDestroy>;
 
+/// What a driver that was told \p usage (GBM_BO_USE_*) makes its buffers for.
+Uses uses_of(std::uint32_t usage) {
+    Uses uses = all_uses - Uses::scan_out - Uses::render - Uses::store - Uses::copy_to;
+    if ((usage & GBM_BO_USE_SCANOUT) != 0)
+        uses = uses | Uses::scan_out;
+    if ((usage & GBM_BO_USE_RENDERING) != 0)
+        uses = uses | Uses::render | Uses::store | Uses::copy_to;
+    return uses;
+}
+
 /// What \p spec asks for, sorted by how GBM is asked for it.
 struct Wanted {
     std::vector<std::uint64_t> named; // what the driver may choose from, LINEAR among it or not
@@ -219,6 +229,7 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
                                     .remedy = "Open a /dev/dri/card* or renderD* node",
                                     .sys_errno = error});
     ExporterCaps caps{.name = "gbm " + driver,
+                      .device = sys::device_of_fd(copy->get()),
                       .max_size = UINT64_MAX,
                       .max_size_source = "none known: the driver's own",
                       .granularity = alloc::page_size(),
@@ -239,7 +250,8 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
         // A driver without modifiers has no answer (-1); its buffers are looked at one by one.
         if (gbm_device_is_format_supported(device, each.fourcc, usage | GBM_BO_USE_LINEAR) != 0 &&
             (planes < 0 || planes == static_cast<int>(each.plane_count)))
-            caps.formats.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+            caps.formats.push_back(
+                {.format = each.fourcc, .modifier = DRM_FORMAT_MOD_LINEAR, .uses = uses_of(usage)});
     }
     if (caps.formats.empty())
         return tl::unexpected(alloc::refusal(Errc::unsupported, wrapping, caps,
@@ -277,8 +289,7 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
         return tl::unexpected(alloc::refusal(
             code, operation, caps(), alloc::describe(spec) + ": " + problem, std::move(remedy)));
     };
-    const auto height =
-        static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
+    const auto height = static_cast<std::uint32_t>(*round_up(spec.height, spec.height_alignment));
     const Wanted wanted(spec);
     const std::lock_guard lock(state_->mutex);
     if (wanted.tiled || wanted.implicit) {
@@ -286,7 +297,7 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
         if (chosen || !wanted.linear)
             return chosen;
     }
-    if (std::ranges::find(caps().formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
+    if (std::ranges::find(caps().formats, spec.format, &FormatSupport::format) ==
         caps().formats.end())
         return refuse(Errc::unsupported, "the driver does not make this format LINEAR for this use",
                       "Take one of ExporterCaps::formats");
@@ -317,8 +328,8 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
         if (!problem.empty()) {
             // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
             const auto stride =
-                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
-            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
+                common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
+            const auto wider = stride ? *round_up(made->layout.planes[0].stride, *stride) /
                                             block.block_bytes * block.block_width
                                       : 0;
             if (widened || wider <= width || wider > UINT32_MAX)
