@@ -16,8 +16,10 @@
 
 #include <drm_fourcc.h>
 
-#include "frame/hitting_set.hpp"
+#include "frame/coherency.hpp"
+#include "frame/conflict.hpp"
 #include "frame/linear_plan.hpp"
+#include "frame/negotiate_words.hpp"
 #include <sluice/format.hpp>
 
 namespace sluice {
@@ -27,148 +29,6 @@ namespace {
 using std::to_string;
 
 constexpr const char* operation = "negotiate";
-
-// -- words ----------------------------------------------------------------------------------------
-
-constexpr std::size_t shown_at_most = 4; // of a list, for people
-
-/// "a/b/c/d and 3 more".
-std::string join(std::span<const std::string> names, const char* what = "") {
-    std::string text;
-    for (const std::string& each : names.first(std::min(names.size(), shown_at_most)))
-        text += (text.empty() ? "" : "/") + each;
-    if (names.size() > shown_at_most)
-        text += " and " + to_string(names.size() - shown_at_most) + " more" + what;
-    return text;
-}
-
-std::string short_name(std::uint32_t format) {
-    const FormatInfo* info = find_format(format);
-    return info ? std::string(info->name) : format_name(format);
-}
-
-std::string short_names(std::span<const std::uint32_t> formats) {
-    std::vector<std::string> names;
-    for (const std::uint32_t each : formats)
-        names.push_back(short_name(each));
-    return join(names);
-}
-
-std::string modifier_names(std::span<const std::uint64_t> modifiers) {
-    std::vector<std::string> names;
-    for (const std::uint64_t each : modifiers)
-        names.push_back(modifier_name(each));
-    return join(names, " modifiers");
-}
-
-/// "only LINEAR XR24/AR24, INTEL 0x100000000000001 XR24"; modifiers with the same formats share
-/// them.
-std::string layout_names(std::span<const FormatSupport* const> layouts) {
-    std::vector<std::uint64_t> modifiers; // in the order in which they are listed
-    std::map<std::uint64_t, std::vector<std::uint32_t>> formats;
-    for (const FormatSupport* each : layouts) {
-        std::vector<std::uint32_t>& of = formats[each->modifier];
-        if (of.empty())
-            modifiers.push_back(each->modifier);
-        if (of.empty() || of.back() != each->format)
-            of.push_back(each->format);
-    }
-    std::vector<std::pair<std::vector<std::uint32_t>, std::vector<std::uint64_t>>> groups;
-    std::map<std::vector<std::uint32_t>, std::size_t> group_of;
-    for (const std::uint64_t modifier : modifiers) {
-        const auto [at, is_new] = group_of.emplace(formats[modifier], groups.size());
-        if (is_new)
-            groups.emplace_back(at->first, std::vector<std::uint64_t>());
-        groups[at->second].second.push_back(modifier);
-    }
-    std::string text;
-    for (std::size_t i = 0; i < std::min(groups.size(), shown_at_most); ++i)
-        text += (i == 0 ? "" : ", ") + modifier_names(groups[i].second) + " " +
-                short_names(groups[i].first);
-    if (groups.size() > shown_at_most)
-        text += " and more";
-    return text.empty() ? "nothing" : "only " + text;
-}
-
-std::string size_text(std::uint32_t width, std::uint32_t height) {
-    return to_string(width) + "x" + to_string(height);
-}
-
-std::string name_of(const ImporterCaps& importer) {
-    return importer.name.empty() ? "somebody" : importer.name;
-}
-
-std::string name_of(const ExporterCaps& exporter) {
-    return exporter.name.empty() ? "an exporter" : exporter.name;
-}
-
-std::string list_names(std::span<const std::string> names) {
-    std::string text;
-    for (std::size_t i = 0; i < names.size(); ++i)
-        text += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
-    return text;
-}
-
-// -- coherency ------------------------------------------------------------------------------------
-
-struct Verdict {
-    Coherency coherency = Coherency::unknown;
-    std::string why;
-};
-
-bool on_cpu(const ImporterUse& importer) {
-    return importer.caps->maps || (importer.uses & cpu_uses) != Uses::none;
-}
-
-/// Whether everyone sees what the others wrote into \p exporter's memory.
-Verdict coherency_of(const ExporterCaps& exporter, std::span<const ImporterUse> importers) {
-    std::vector<std::string> snooping, blind, silent;
-    const ImporterCaps* device = nullptr;
-    bool several = false;
-    bool cpu = false;
-    for (const ImporterUse& each : importers) {
-        cpu = cpu || on_cpu(each);
-        if (each.caps->maps)
-            continue;
-        (each.caps->snooping == Snooping::yes  ? snooping
-         : each.caps->snooping == Snooping::no ? blind
-                                               : silent)
-            .push_back(name_of(*each.caps));
-        several = several || (device != nullptr &&
-                              (device->device.empty() || device->device != each.caps->device));
-        device = each.caps;
-    }
-    if (exporter.cpu_caching == CpuCaching::bypassed)
-        return {Coherency::always, "the CPU's caches are not used for " + name_of(exporter)};
-    if (blind.empty() && silent.empty())
-        return {Coherency::always, snooping.empty()
-                                       ? "the CPU alone uses it"
-                                       : list_names(snooping) + " look into the CPU's caches"};
-    if (cpu && exporter.cpu_caching == CpuCaching::unmaintained && !blind.empty())
-        return {Coherency::incoherent, list_names(blind) +
-                                           " cannot look into the CPU's caches, and nothing "
-                                           "writes those back for " +
-                                           name_of(exporter)};
-    // Among several devices it is enough that all are of one kind.
-    if (several && !silent.empty())
-        return {Coherency::unknown,
-                "nobody says whether " + list_names(silent) + " look into the CPU's caches"};
-    if (several && !snooping.empty())
-        return {Coherency::unknown, list_names(snooping) + " look into the CPU's caches, and " +
-                                        list_names(blind) + " do not"};
-    if (!cpu)
-        return {Coherency::always, several ? "no device looks into the CPU's caches, and the CPU "
-                                             "does not use it"
-                                           : "one device alone uses it"};
-    if (exporter.cpu_caching == CpuCaching::maintained)
-        return {Coherency::bracketed, name_of(exporter) +
-                                          " keeps the CPU's caches right between the brackets of "
-                                          "an access"};
-    return {Coherency::unknown,
-            exporter.cpu_caching == CpuCaching::unknown
-                ? "nobody says how the CPU's caches are kept right for " + name_of(exporter)
-                : "nobody says whether " + list_names(silent) + " look into the CPU's caches"};
-}
 
 // -- layouts --------------------------------------------------------------------------------------
 
@@ -231,23 +91,9 @@ bool same_device(const ImporterCaps& importer, const std::string& device) {
     return !device.empty() && importer.device == device;
 }
 
-// -- requirements ---------------------------------------------------------------------------------
+constexpr std::size_t slow = 2; // of how the CPU reads
 
-constexpr auto first_of_importers = static_cast<std::size_t>(Requirement::takes);
-constexpr std::size_t per_importer =
-    static_cast<std::size_t>(Requirement::alignment) - first_of_importers;
-static_assert(first_of_importers + per_importer * max_importers <= NumberSet::capacity);
-
-constexpr std::size_t number(Requirement requirement) {
-    return static_cast<std::size_t>(requirement);
-}
-constexpr std::size_t number(Requirement requirement, std::size_t importer) {
-    return number(requirement) + importer * per_importer;
-}
-
-using Broken = NumberSet; // requirements that do not hold
-
-/// A way to make the frame that breaks nothing.
+/// Ways to make the frame that break nothing: an exporter with a format.
 struct Option {
     std::size_t format_rank = 0;
     std::size_t exporter = 0;
@@ -257,14 +103,17 @@ struct Option {
     std::array<std::size_t, 7> rank{};
 };
 
+std::string describe(const FrameRequest& request) {
+    return size_text(request.width, request.height) + " " + short_names(request.formats);
+}
+
 class Negotiation {
 public:
     Negotiation(std::span<const ExporterCaps* const> exporters,
                 std::span<const ImporterUse> importers, const FrameRequest& request)
         : exporters_(exporters), importers_(importers),
-          request_(request), spec_{.width = request.width,
-                                   .height = request.height,
-                                   .name = request.name} {
+          request_(request), situation_{exporters, importers, request, {}, {}, {}},
+          spec_{.width = request.width, .height = request.height, .name = request.name} {
         for (const ImporterUse& each : importers) {
             listed_.emplace_back(each.caps->formats);
             spec_.min_size = std::max(spec_.min_size, each.caps->min_size);
@@ -277,8 +126,8 @@ public:
         align("offsets in multiples of ", " bytes", &ImporterCaps::offset_alignment,
               spec_.offset_alignment, UINT32_MAX);
         for (const ExporterCaps* each : exporters) {
-            verdicts_.push_back(coherency_of(*each, importers));
-            broken_by_exporter_.push_back(broken_by(*each, verdicts_.back()));
+            situation_.verdicts.push_back(coherency_of(*each, importers));
+            broken_by_exporter_.push_back(broken_by(*each, situation_.verdicts.back()));
         }
         list_layouts();
     }
@@ -360,7 +209,8 @@ private:
     // -- what is broken by what -------------------------------------------------------------------
 
     /// Everything about an exporter that is the same for all its layouts.
-    [[nodiscard]] Broken broken_by(const ExporterCaps& exporter, const Verdict& verdict) const {
+    [[nodiscard]] Broken broken_by(const ExporterCaps& exporter,
+                                   const CoherencyVerdict& verdict) const {
         Broken broken;
         if (request_.zeroed && !exporter.zeroed && !exporter.cpu_mappable)
             broken.insert(number(Requirement::zeroed));
@@ -381,11 +231,6 @@ private:
         return broken;
     }
 
-    [[nodiscard]] bool fits(const ImporterCaps& importer, const FormatSupport& support) const {
-        return request_.width <= support.max_width && request_.height <= support.max_height &&
-               request_.width >= importer.min_width && request_.height >= importer.min_height;
-    }
-
     /// What importers and request have against \p layout. What is not taken at all is not taken for
     /// a use either, nor in a size.
     [[nodiscard]] Broken broken_by(const Layout& layout, const std::string& device) const {
@@ -403,7 +248,7 @@ private:
                     if (!contains(each->uses, importer.uses))
                         continue;
                     for_uses = true;
-                    at_size = at_size || fits(*importer.caps, *each);
+                    at_size = at_size || fits(request_, *importer.caps, *each);
                 }
             if (!takes)
                 broken.insert(number(Requirement::takes, i));
@@ -487,7 +332,7 @@ private:
                          : broken_by_layout_[static_cast<std::size_t>(at - layouts_.begin())]) |
                     broken_by_size(*at, exporter.lays_out_frames, exporter.granularity,
                                    exporter.max_size);
-                ways_.emplace_back(broken, index);
+                situation_.ways.push_back({index, broken});
                 if (broken.empty())
                     add_option(index, *at);
             }
@@ -508,7 +353,7 @@ private:
                 std::ranges::none_of(listed_[i].find(layout), [&](const FormatSupport* each) {
                     return each->disjoint && is(*each, layout) &&
                            contains(each->uses, importers_[i].uses) &&
-                           fits(*importers_[i].caps, *each);
+                           fits(request_, *importers_[i].caps, *each);
                 });
     }
 
@@ -524,7 +369,8 @@ private:
                 continue;
             const auto count = static_cast<std::size_t>(
                 std::ranges::count_if(importer.caps->formats, [&](const FormatSupport& each) {
-                    return contains(each.uses, importer.uses) && fits(*importer.caps, each);
+                    return contains(each.uses, importer.uses) &&
+                           fits(request_, *importer.caps, each);
                 }));
             if (count < fewest) {
                 fewest = count;
@@ -542,21 +388,22 @@ private:
         std::size_t caching = 0;
         if (cpu_reads)
             caching = exporter.cpu_caching == CpuCaching::unknown    ? 1
-                      : exporter.cpu_caching == CpuCaching::bypassed ? 2
+                      : exporter.cpu_caching == CpuCaching::bypassed ? slow
                                                                      : 0;
         std::size_t native = 2;
         for (const ImporterUse& each : importers_)
             if (same_device(*each.caps, exporter.device))
                 native = std::min<std::size_t>(native, each.caps == pickiest ? 0 : 1);
-        option.rank = {option.format_rank,
-                       std::size_t{verdicts_[option.exporter].coherency == Coherency::unknown},
-                       caching,
-                       option.modifiers.front() == DRM_FORMAT_MOD_LINEAR    ? 1U
-                       : option.modifiers.front() == DRM_FORMAT_MOD_INVALID ? 2U
-                                                                            : 0U,
-                       native,
-                       std::size_t{request_.zeroed && !exporter.zeroed},
-                       option.exporter};
+        option.rank = {
+            option.format_rank,
+            std::size_t{situation_.verdicts[option.exporter].coherency == Coherency::unknown},
+            caching,
+            option.modifiers.front() == DRM_FORMAT_MOD_LINEAR    ? 1U
+            : option.modifiers.front() == DRM_FORMAT_MOD_INVALID ? 2U
+                                                                 : 0U,
+            native,
+            std::size_t{request_.zeroed && !exporter.zeroed},
+            option.exporter};
     }
 
     std::vector<FrameChoice> choices() {
@@ -585,8 +432,8 @@ private:
             choice.spec.stride_alignment = stride_alignment(exporter.lays_out_frames);
             choice.spec.one_buffer = option.one_buffer;
             choice.clear = request_.zeroed && !exporter.zeroed;
-            choice.coherency = verdicts_[option.exporter].coherency;
-            choice.coherency_why = verdicts_[option.exporter].why;
+            choice.coherency = situation_.verdicts[option.exporter].coherency;
+            choice.coherency_why = situation_.verdicts[option.exporter].why;
             choice.why =
                 name_of(exporter) + " makes " + short_name(choice.spec.format) + " " +
                 modifier_names(option.modifiers) + ": " +
@@ -610,13 +457,16 @@ private:
         case 1:
             return "all see what the others write there, which nobody says of " + other;
         case 2:
-            return "the CPU reads it through its caches, which is not said of " + other;
+            return next->rank[2] == slow
+                       ? "the CPU reads past its caches from " + other + ", which is slow"
+                       : "the CPU reads it through its caches, which is not said of " + other;
         case 3:
-            return "it leaves a choice of layouts, where " + other + " makes " +
-                   modifier_names(next->modifiers) + " alone";
+            return "it leaves other layouts than " + other + ", which makes " +
+                   modifier_names(next->modifiers);
         case 4:
             return option.rank[4] == 0
-                       ? "it is the device of " + name_of(*pickiest) + ", which takes least"
+                       ? "it is the device of " + name_of(*pickiest) +
+                             ", which takes the fewest layouts"
                        : "it is the device of an importer, which " + other + " is not";
         case 5:
             return "it comes zeroed, where what " + other + " makes must be cleared";
@@ -629,11 +479,13 @@ private:
 
     NoChoice no_choice() {
         std::vector<Conflict> conflicts;
-        if (options_.empty())
-            conflicts = conflicts_of(smallest_conflict());
+        if (options_.empty()) {
+            add_wishes();
+            conflicts = in_words(situation_, smallest_conflict(situation_), bytes_needed());
+        }
         if (!alignment_conflicts_.empty() &&
             (conflicts.empty() || alignment_conflicts_.size() < conflicts.size()))
-            conflicts = alignment_conflicts_;
+            conflicts = std::move(alignment_conflicts_);
         std::string problem;
         for (const Conflict& each : conflicts)
             problem += (problem.empty() ? "" : "; ") + each.text;
@@ -641,7 +493,7 @@ private:
             conflicts, [](const Conflict& each) { return each.importer.has_value(); });
         return {.error = {.code = Errc::unsupported,
                           .operation = operation,
-                          .object = describe(),
+                          .object = describe(request_),
                           .problem = std::move(problem),
                           .remedy = among_importers
                                         ? "Let one of them have a copy, or offer other exporters"
@@ -649,18 +501,11 @@ private:
                 .conflicts = std::move(conflicts)};
     }
 
-    [[nodiscard]] std::string describe() const {
-        return size_text(request_.width, request_.height) + " " + short_names(request_.formats);
-    }
-
-    NumberSet smallest_conflict() {
-        std::vector<NumberSet> ways;
-        for (const auto& [broken, exporter] : ways_)
-            ways.push_back(broken);
-        // An exporter that makes everything, on whichever device.
+    /// What would be broken by an exporter that makes everything, on whichever device.
+    void add_wishes() {
         const auto wish = [&](Broken broken) {
             broken.insert(number(Requirement::exporters));
-            ways.push_back(broken);
+            situation_.wishes.push_back(broken);
         };
         for (std::size_t i = 0; i < layouts_.size(); ++i) {
             const Broken by_size = broken_by_size(layouts_[i], true, 0, UINT64_MAX);
@@ -670,227 +515,36 @@ private:
                 for (const ImporterUse& each : importers_)
                     wish(broken_by(layouts_[i], each.caps->device) | by_size);
         }
-        // ... and a layout that nobody names.
-        Broken unnamed;
+        Broken by_unnamed_layout;
         for (std::size_t i = 0; i < importers_.size(); ++i) {
-            unnamed.insert(number(Requirement::takes, i));
-            unnamed.insert(number(Requirement::takes_for_uses, i));
-            unnamed.insert(number(Requirement::takes_at_size, i));
+            by_unnamed_layout.insert(number(Requirement::takes, i));
+            by_unnamed_layout.insert(number(Requirement::takes_for_uses, i));
+            by_unnamed_layout.insert(number(Requirement::takes_at_size, i));
         }
-        wish(unnamed);
-        std::sort(ways.begin(), ways.end());
-        ways.erase(std::unique(ways.begin(), ways.end()), ways.end());
-
-        // What an importer takes counts once in the search, at its strictest; then the least strict
-        // that will do is found.
-        std::vector<NumberSet> strictest = ways;
-        for (NumberSet& each : strictest)
-            for (std::size_t i = 0; i < importers_.size(); ++i) {
-                each.erase(number(Requirement::takes, i));
-                each.erase(number(Requirement::takes_for_uses, i));
-            }
-        NumberSet chosen = smallest_hitting_set(std::move(strictest));
-        for (std::size_t i = 0; i < importers_.size(); ++i)
-            for (const Requirement weaker : {Requirement::takes, Requirement::takes_for_uses}) {
-                if (!chosen.contains(number(Requirement::takes_at_size, i)))
-                    break;
-                NumberSet instead = chosen;
-                instead.erase(number(Requirement::takes_at_size, i));
-                instead.insert(number(weaker, i));
-                if (std::ranges::all_of(
-                        ways, [&](const NumberSet& each) { return each.intersects(instead); }))
-                    chosen = instead;
-            }
-        return chosen;
-    }
-
-    std::vector<Conflict> conflicts_of(const NumberSet& chosen) {
-        std::vector<Conflict> importers, others;
-        for (const std::size_t each : chosen.numbers()) {
-            if (each < first_of_importers) {
-                const auto requirement = static_cast<Requirement>(each);
-                others.push_back({requirement, {}, text_of(requirement, chosen)});
-                continue;
-            }
-            const std::size_t importer = (each - first_of_importers) / per_importer;
-            const auto requirement = static_cast<Requirement>(each - importer * per_importer);
-            importers.push_back({requirement, importer, text_of(requirement, importer, chosen)});
-        }
-        importers.insert(importers.end(), std::make_move_iterator(others.begin()),
-                         std::make_move_iterator(others.end()));
-        return importers;
-    }
-
-    /// Those of \p formats that are asked for, where that is part of the conflict; all of them
-    /// where none is.
-    [[nodiscard]] std::vector<const FormatSupport*>
-    asked_for(const std::vector<const FormatSupport*>& formats, const NumberSet& chosen) const {
-        std::vector<const FormatSupport*> asked;
-        for (const FormatSupport* each : formats)
-            if (std::ranges::find(request_.formats, each->format) != request_.formats.end())
-                asked.push_back(each);
-        return chosen.contains(number(Requirement::formats)) && !asked.empty() ? asked : formats;
-    }
-
-    /// An importer's limits in pixels for \p formats, none of which it takes in this size.
-    [[nodiscard]] std::string limits_of(const ImporterCaps& importer,
-                                        std::span<const FormatSupport* const> formats) const {
-        const FormatSupport* largest =
-            *std::ranges::max_element(formats, {}, [](const FormatSupport* each) {
-                return std::uint64_t{each->max_width} * each->max_height;
-            });
-        const std::string most = size_text(largest->max_width, largest->max_height);
-        const std::string least = size_text(importer.min_width, importer.min_height);
-        const bool too_small =
-            request_.width < importer.min_width || request_.height < importer.min_height;
-        return (most == least ? "exactly " + most
-                : too_small   ? "at least " + least
-                              : "at most " + most) +
-               " pixels";
-    }
-
-    std::string text_of(Requirement requirement, std::size_t index, const NumberSet& chosen) {
-        const ImporterUse& importer = importers_[index];
-        const ImporterCaps& caps = *importer.caps;
-        const std::string to_use =
-            importer.uses == Uses::none ? "" : " to " + to_string(importer.uses);
-        std::vector<const FormatSupport*> all, for_uses, at_size;
-        for (const FormatSupport& each : caps.formats) {
-            all.push_back(&each);
-            if (!contains(each.uses, importer.uses))
-                continue;
-            for_uses.push_back(&each);
-            if (fits(caps, each))
-                at_size.push_back(&each);
-        }
-        switch (requirement) {
-        case Requirement::takes:
-            return name_of(caps) + " takes " + layout_names(asked_for(all, chosen));
-        case Requirement::takes_for_uses:
-            return name_of(caps) + " takes " + layout_names(asked_for(for_uses, chosen)) + to_use;
-        case Requirement::takes_at_size:
-            if (at_size.empty())
-                return name_of(caps) + " takes " + limits_of(caps, asked_for(for_uses, chosen)) +
-                       to_use + ", and the frame is " + size_text(request_.width, request_.height);
-            return name_of(caps) + " takes " + layout_names(asked_for(at_size, chosen)) + to_use +
-                   " at " + size_text(request_.width, request_.height);
-        case Requirement::max_size:
-            return name_of(caps) + " takes at most " + to_string(caps.max_size) + " bytes, and " +
-                   bytes_needed();
-        case Requirement::memory: {
-            std::vector<std::string> kinds;
-            for (const MemoryKind each : caps.memory)
-                kinds.emplace_back(to_string(each));
-            return name_of(caps) + " takes only " + join(kinds) + " memory";
-        }
-        case Requirement::own_device:
-            return name_of(caps) + " takes only its own device's buffers";
-        case Requirement::made_for_uses:
-            return name_of(caps) + " needs a buffer that was made" + to_use;
-        default:
-            return name_of(caps) + " must map the buffer to the CPU";
-        }
+        wish(by_unnamed_layout);
     }
 
     /// What the first format comes to that is asked for.
     std::string bytes_needed() {
         const Need& bytes = need(request_.formats.front(), false);
-        const std::string frame =
-            size_text(request_.width, request_.height) + " " + short_name(request_.formats.front());
-        return bytes.problem.empty() ? frame + " LINEAR needs " + to_string(bytes.size) + " bytes"
-                                     : frame + " LINEAR cannot be: " + bytes.problem;
-    }
-
-    std::string text_of(Requirement requirement, const NumberSet& chosen) {
-        switch (requirement) {
-        case Requirement::formats:
-            return "the frame is to be " + short_names(request_.formats);
-        case Requirement::size:
-            return bytes_needed();
-        case Requirement::zeroed:
-            return "the frame must start out zero";
-        case Requirement::coherency:
-            return "everyone must see what the others write";
-        default:
-            break;
-        }
-        std::string text;
-        for (std::size_t i = 0; i < exporters_.size(); ++i)
-            text += (i == 0 ? "" : ", ") + exporter_text(i, chosen);
-        return text.empty() ? "there is no exporter" : text;
-    }
-
-    /// What of an exporter does not go with the rest of the conflict.
-    std::string exporter_text(std::size_t index, const NumberSet& chosen) {
-        const ExporterCaps& exporter = *exporters_[index];
-        Broken in_the_way;
-        for (const auto& [broken, of] : ways_)
-            if (of == index)
-                in_the_way |= broken & chosen;
-        std::vector<std::string> parts;
-        bool layouts = exporter.formats.empty() || in_the_way.empty() ||
-                       in_the_way.contains(number(Requirement::formats));
-        bool memory = false, own = false, uses = false, maps = false;
-        for (std::size_t i = 0; i < importers_.size(); ++i) {
-            const auto broken = [&](Requirement each) {
-                return in_the_way.contains(number(each, i));
-            };
-            layouts = layouts || broken(Requirement::takes) ||
-                      broken(Requirement::takes_for_uses) || broken(Requirement::takes_at_size);
-            memory = memory || broken(Requirement::memory);
-            own = own || broken(Requirement::own_device);
-            uses = uses || broken(Requirement::made_for_uses);
-            maps = maps || broken(Requirement::cpu_mapping);
-        }
-        if (layouts) {
-            std::vector<const FormatSupport*> all;
-            for (const FormatSupport& each : exporter.formats)
-                all.push_back(&each);
-            parts.push_back("makes " + layout_names(asked_for(all, chosen)));
-        }
-        if (in_the_way.contains(number(Requirement::size)))
-            parts.push_back(limit_text(exporter));
-        if (memory)
-            parts.push_back("has " + std::string(to_string(exporter.memory)) + " memory");
-        if (own)
-            parts.emplace_back("is no device of theirs");
-        if (uses)
-            parts.emplace_back("was not told of that use");
-        if (maps)
-            parts.emplace_back("gives the CPU no mapping");
-        if (in_the_way.contains(number(Requirement::zeroed)))
-            parts.emplace_back("promises no zeros, and the CPU cannot map its buffers to clear "
-                               "them");
-        if (in_the_way.contains(number(Requirement::coherency)))
-            parts.push_back("does not promise that: " + verdicts_[index].why);
-        return name_of(exporter) + " " + list_names(parts);
-    }
-
-    [[nodiscard]] std::string limit_text(const ExporterCaps& exporter) const {
-        std::uint32_t width = 0, height = 0;
-        for (const FormatSupport& each : exporter.formats) {
-            width = std::max(width, each.max_width);
-            height = std::max(height, each.max_height);
-        }
-        if (request_.width > width || request_.height > height)
-            return "makes at most " + size_text(width, height) + " pixels";
-        return "makes at most " + to_string(exporter.max_size) + " bytes" +
-               (exporter.max_size_source.empty() ? "" : " (" + exporter.max_size_source + ")");
+        const std::string frame = size_text(request_.width, request_.height) + " " +
+                                  short_name(request_.formats.front()) + " LINEAR ";
+        return frame + (bytes.problem.empty() ? "needs " + to_string(bytes.size) + " bytes"
+                                              : "cannot be: " + bytes.problem);
     }
 
     std::span<const ExporterCaps* const> exporters_;
     std::span<const ImporterUse> importers_;
     const FrameRequest& request_;
+    Situation situation_;
     FrameSpec spec_; // what everybody together needs; format and modifiers are open
     bool says_stride_ = true;
     std::vector<Conflict> alignment_conflicts_;
     std::map<std::pair<std::uint32_t, bool>, Need> needs_;
-    std::vector<Listed> listed_;    // of each importer
-    std::vector<Verdict> verdicts_; // of each exporter
+    std::vector<Listed> listed_; // of each importer
     std::vector<Broken> broken_by_exporter_;
     std::vector<Layout> layouts_;
     std::vector<Broken> broken_by_layout_;
-    std::vector<std::pair<Broken, std::size_t>> ways_; // by which exporter
     std::map<std::pair<std::size_t, std::size_t>, Option> options_;
 };
 
@@ -934,8 +588,7 @@ negotiate(std::span<const ExporterCaps* const> exporters, std::span<const Import
         return tl::unexpected(
             NoChoice{.error = {.code = Errc::invalid_argument,
                                .operation = operation,
-                               .object = size_text(request.width, request.height) + " " +
-                                         short_names(request.formats),
+                               .object = describe(request),
                                .problem = std::move(problem),
                                .remedy = "Give pixels, a format, and everybody's capabilities"},
                      .conflicts = {}});
