@@ -515,7 +515,7 @@ private:
                 for (const ImporterUse& each : importers_)
                     wish(broken_by(layouts_[i], each.caps->device) | by_size);
         }
-        Broken by_unnamed_layout;
+        Broken by_unnamed_layout = broken_by(spec_.min_size, UINT64_MAX);
         for (std::size_t i = 0; i < importers_.size(); ++i) {
             by_unnamed_layout.insert(number(Requirement::takes, i));
             by_unnamed_layout.insert(number(Requirement::takes_for_uses, i));
@@ -529,8 +529,13 @@ private:
         const Need& bytes = need(request_.formats.front(), false);
         const std::string frame = size_text(request_.width, request_.height) + " " +
                                   short_name(request_.formats.front()) + " LINEAR ";
-        return frame + (bytes.problem.empty() ? "needs " + to_string(bytes.size) + " bytes"
-                                              : "cannot be: " + bytes.problem);
+        if (!bytes.problem.empty())
+            return frame + "cannot be: " + bytes.problem;
+        std::string text = frame + "needs " + to_string(bytes.size) + " bytes";
+        for (const ImporterUse& each : importers_)
+            if (bytes.size == each.caps->min_size)
+                return text + ", as " + name_of(*each.caps) + " wants";
+        return text;
     }
 
     std::span<const ExporterCaps* const> exporters_;

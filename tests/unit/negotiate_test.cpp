@@ -211,6 +211,14 @@ TEST(Negotiate, PlanesLieInOneBufferWhereSomebodyTakesNoMore) {
     EXPECT_TRUE(best(agree({gbm}, {{screen}, {gpu}}, {.formats = {nv12}})).spec.one_buffer);
     const ExporterCaps plain = maker("plain", {{nv12, linear}});
     EXPECT_FALSE(best(agree({plain}, {{screen}, {gpu}}, {.formats = {nv12}})).spec.one_buffer);
+    // Only what goes with the layout counts.
+    FormatSupport compressed{nv12, x_tiled, all_uses, 4};
+    compressed.disjoint = false;
+    const ImporterCaps picky = taker("picky", {{nv12, x_tiled, all_uses, 2}, compressed});
+    const ExporterCaps four = driver("four", {{nv12, x_tiled, all_uses, 4}});
+    const ExporterCaps two = driver("two", {{nv12, x_tiled, all_uses, 2}});
+    EXPECT_TRUE(best(agree({four}, {{picky}}, {.formats = {nv12}})).spec.one_buffer);
+    EXPECT_FALSE(best(agree({two}, {{picky}}, {.formats = {nv12}})).spec.one_buffer);
 }
 
 TEST(Negotiate, AnUnnamedLayoutStaysWithinItsDevice) {
@@ -314,6 +322,14 @@ TEST(Negotiate, AlignmentsThatDoNotGoTogetherAreNamed) {
               "encoder takes only strides in multiples of 4294967295 bytes, above the limit of "
               "2147483647");
     EXPECT_EQ(conflicts(agree({}, {{kms}, {encoder}})), "there is no exporter");
+    const ImporterCaps tiled = taker("tiled", {{xr24, linear}, {xr24, x_tiled}});
+    const ImporterCaps other = taker("other", {{xr24, x_tiled}, {xr24, y_tiled}});
+    const ImporterCaps third_kind = taker("third kind", {{xr24, linear}, {xr24, y_tiled}});
+    EXPECT_EQ(agree({plain}, {{tiled}, {other}, {third_kind}}).error().conflicts.size(), 2U);
+    EXPECT_EQ(conflicts(agree({plain}, {{tiled}, {other}, {kms}, {encoder}})),
+              "encoder takes only strides in multiples of 4294967295 bytes, above the limit of "
+              "2147483647")
+        << "one is fewer than two";
     encoder.stride_alignment = 1;
     kms.offset_alignment = 65536;
     encoder.offset_alignment = 65537;
@@ -374,6 +390,11 @@ TEST(Negotiate, LimitsInBytes) {
         << "what a driver's layout comes to, it must say itself";
     tiled.min_size = 8193;
     EXPECT_FALSE(agree({gbm}, {{tiled}}));
+    ImporterCaps careful = taker("careful");
+    careful.max_size = 8000;
+    EXPECT_EQ(conflicts(agree({a}, {{careful}, {tiled}})),
+              "careful takes at most 8000 bytes, and 64x16 XR24 LINEAR needs 8193 bytes, as tiled "
+              "wants");
     tiled.min_size = 0;
     tiled.max_size = 4096;
     EXPECT_EQ(conflicts(agree({a}, {{tiled}}, {.width = 64, .height = 17})),
