@@ -87,6 +87,13 @@ public:
     /// Whether the display is ours (drmIsMaster); without it nothing can be shown.
     [[nodiscard]] bool is_master() const noexcept;
 
+    /// Tries whether the card imports buffers like \p sample, which another device made, or none:
+    /// DRM_CAP_PRIME does not tell. For `ImporterCaps::foreign`. A buffer of one page tells nothing
+    /// of cards that need contiguous memory.
+    /// \returns whether it does, or
+    ///   - `no_resources`, `failed`: it could not be tried; see `Error::sys_errno`.
+    [[nodiscard]] Result<bool> imports(const DmaBuf& sample) const noexcept;
+
     /// Imports \p frame and makes it a framebuffer. The pixels stay where they are.
     /// \returns the framebuffer, or
     ///   - `unsupported`: the card takes no foreign buffers, or not this format or modifier;

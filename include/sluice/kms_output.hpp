@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 
+#include <sluice/caps.hpp>
 #include <sluice/dma_buf.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
@@ -54,10 +54,11 @@ public:
     [[nodiscard]] std::uint32_t refresh_mhz() const noexcept; ///< Millihertz, 0 if unknown.
     /// "Virtual-1 on CRTC 38, plane 31".
     [[nodiscard]] std::string name() const noexcept;
-    /// The formats that the plane shows (DRM_FORMAT_*), LINEAR ones where the plane says modifiers.
-    [[nodiscard]] std::span<const std::uint32_t> formats() const noexcept;
-    /// The formats that the writeback connector captures into; empty where there is none.
-    [[nodiscard]] std::span<const std::uint32_t> writeback_formats() const noexcept;
+    /// What the output takes, for `negotiate`: frames of its size to scan out, by the plane's
+    /// IN_FORMATS (LINEAR where the plane says no modifiers), and to capture into, LINEAR, where
+    /// there is a writeback connector. That it imports other devices' buffers is believed here;
+    /// `KmsDevice::imports` tries. Lives as long as the output.
+    [[nodiscard]] const ImporterCaps& caps() const noexcept;
 
     /// Asks the card whether it would take \p commit; nothing changes (TEST_ONLY).
     /// \returns as `commit` does.

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "frame/linear_plan.hpp"
 #include <sluice/dma_buf.hpp>
 #include <sluice/exporter.hpp>
 #include <sluice/frame.hpp>
@@ -15,14 +16,6 @@
 namespace sluice::alloc {
 
 [[nodiscard]] std::uint64_t page_size() noexcept;
-
-/// \p value rounded up to a multiple of \p alignment (0 counts as 1), or nothing past 64 bits.
-[[nodiscard]] std::optional<std::uint64_t> round_up(std::uint64_t value,
-                                                    std::uint64_t alignment) noexcept;
-
-/// The least common multiple, 0 counting as 1, or nothing past \p limit.
-[[nodiscard]] std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
-                                                           std::uint64_t limit) noexcept;
 
 /// A small file's text (of /proc or /sys), or nothing.
 [[nodiscard]] std::optional<std::string> read_text(const char* path) noexcept;
@@ -41,19 +34,13 @@ namespace sluice::alloc {
 /// "640x480 NV12 (0x3231564e)".
 [[nodiscard]] std::string describe(const FrameSpec& spec);
 
-/// A frame that is not there yet.
-struct LinearPlan {
-    FrameLayout layout;
-    std::uint64_t size = 0; ///< Bytes that its buffer needs, padding and `min_size` counted.
-};
-
-/// Lays \p spec out LINEAR, plane after plane, each row padded to \p stride_alignment and to whole
-/// pixels.
+/// Lays \p spec out LINEAR for an exporter that makes nothing else, each row padded to whole pixels
+/// too.
 /// \returns the plan, or `invalid_argument` or `unsupported` as `Exporter::allocate_frame`.
 [[nodiscard]] Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
                                              std::uint32_t stride_alignment) noexcept;
 
 /// All formats that sluice knows, LINEAR.
-[[nodiscard]] std::vector<FormatModifier> linear_formats();
+[[nodiscard]] std::vector<FormatSupport> linear_formats();
 
 } // namespace sluice::alloc

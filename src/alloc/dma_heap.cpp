@@ -60,6 +60,9 @@ ExporterCaps heap_caps(const DmaHeapInfo& info) {
                       .granularity = alloc::page_size(),
                       .zeroed = cma || info.name == "system",
                       .cpu_mappable = true,
+                      // begin_ and end_cpu_access in drivers/dma-buf/heaps/{system,cma}_heap.c
+                      .cpu_caching = cma || info.name == "system" ? CpuCaching::maintained
+                                                                  : CpuCaching::unknown,
                       .memory = cma                     ? MemoryKind::contiguous
                                 : info.name == "system" ? MemoryKind::system
                                                         : MemoryKind::unknown,

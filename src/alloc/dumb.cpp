@@ -87,6 +87,7 @@ Result<std::shared_ptr<const DumbExporter>> DumbExporter::wrap(int fd) noexcept 
         return tl::unexpected(std::move(card.error()));
     const std::uint64_t page = alloc::page_size();
     ExporterCaps caps{.name = "dumb " + card->driver,
+                      .device = sys::device_of_fd(card->fd.get()),
                       .max_size = UINT32_MAX / page * page,
                       .max_size_source = "drm_mode_create_dumb counts in 32 bits",
                       .granularity = page,
@@ -138,7 +139,7 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
     std::uint32_t bpp = packed ? bytes * 8 / format->planes[0].block_width : 8;
     // Whole blocks, and whole pixels of 32 bits where it comes to that.
     const std::uint32_t step = bpp == 32 ? 4 : bytes;
-    std::uint64_t alignment = alloc::common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
+    std::uint64_t alignment = common_multiple(wanted, step, INT32_MAX).value_or(UINT32_MAX);
     std::uint64_t ask = alignment;
     std::uint32_t pitch = 0; // what the driver made of the stride before
     // A driver rounds the pitch up once; a second buffer has it right, and a third is 32 bits deep.
@@ -160,8 +161,8 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
         auto made = create(card_.get(), caps(), operation, stride, rows, bpp);
         if (!made && made.error().sys_errno == EINVAL && bpp != 32) {
             bpp = 32; // virtio-gpu makes no others
-            alignment = alloc::common_multiple(alignment, 4, INT32_MAX).value_or(UINT32_MAX);
-            ask = alloc::common_multiple(ask, 4, INT32_MAX).value_or(UINT32_MAX);
+            alignment = common_multiple(alignment, 4, INT32_MAX).value_or(UINT32_MAX);
+            ask = common_multiple(ask, 4, INT32_MAX).value_or(UINT32_MAX);
             continue;
         }
         if (!made)
@@ -173,7 +174,7 @@ Result<Frame> DumbExporter::allocate_frame(const FrameSpec& spec) const noexcept
         }
         // The driver's pitch becomes the stride if it fits, and the next one that does otherwise.
         pitch = made->pitch;
-        ask = *alloc::round_up(pitch, alignment);
+        ask = *round_up(pitch, alignment);
     }
     return tl::unexpected(alloc::refusal(
         Errc::unsupported, operation, caps(),

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include <drm_fourcc.h>
 #include <fcntl.h>
@@ -27,24 +26,6 @@ constexpr const char* operation = "Exporter::allocate_frame";
 
 std::uint64_t page_size() noexcept {
     return static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-}
-
-std::optional<std::uint64_t> round_up(std::uint64_t value, std::uint64_t alignment) noexcept {
-    const std::uint64_t past = value % std::max<std::uint64_t>(alignment, 1);
-    std::uint64_t result = value;
-    if (past != 0 && __builtin_add_overflow(value, alignment - past, &result))
-        return std::nullopt;
-    return result;
-}
-
-std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
-                                             std::uint64_t limit) noexcept {
-    a = std::max<std::uint64_t>(a, 1);
-    b = std::max<std::uint64_t>(b, 1);
-    std::uint64_t result = 0;
-    if (__builtin_mul_overflow(a / std::gcd(a, b), b, &result) || result > limit)
-        return std::nullopt;
-    return result;
 }
 
 std::optional<std::string> read_text(const char* path) noexcept {
@@ -98,47 +79,28 @@ Result<std::uint64_t> checked_size(const ExporterCaps& caps, const char* failed,
 
 Result<LinearPlan> plan_linear(const FrameSpec& spec, const ExporterCaps& caps,
                                std::uint32_t stride_alignment) noexcept {
-    const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
-        return tl::unexpected(
-            refusal(code, operation, caps, describe(spec) + ": " + problem, std::move(remedy)));
-    };
-    const FormatInfo* format = find_format(spec.format);
-    if (format == nullptr)
-        return refuse(Errc::unsupported, "not a format that sluice knows", "Use one of formats()");
-    if (spec.width == 0 || spec.height == 0)
-        return refuse(Errc::invalid_argument, "no pixels", "A frame has at least one pixel");
+    auto plan = sluice::plan_linear(spec, stride_alignment);
+    if (!plan)
+        return tl::unexpected(refusal(plan.error().code, operation, caps,
+                                      describe(spec) + ": " + plan.error().problem,
+                                      std::move(plan.error().remedy)));
     if (!spec.modifiers.empty() &&
         std::ranges::find(spec.modifiers, DRM_FORMAT_MOD_LINEAR) == spec.modifiers.end()) {
         std::string wanted;
         for (const std::uint64_t each : spec.modifiers)
             wanted += (wanted.empty() ? "" : ", ") + modifier_name(each);
-        return refuse(Errc::unsupported,
-                      "it makes LINEAR frames, and the modifiers asked for are " + wanted,
-                      "Let LINEAR be one of them");
+        return tl::unexpected(refusal(
+            Errc::unsupported, operation, caps,
+            describe(spec) + ": it makes LINEAR frames, and the modifiers asked for are " + wanted,
+            "Let LINEAR be one of them"));
     }
-    const std::uint64_t padded_height = *round_up(spec.height, spec.height_alignment);
-    if (padded_height > UINT32_MAX)
-        return refuse(Errc::invalid_argument,
-                      "a height alignment of " + to_string(spec.height_alignment) +
-                          " makes the height " + to_string(padded_height) + " rows, above " +
-                          to_string(UINT32_MAX),
-                      "Ask for a smaller height alignment");
-
-    auto made = lay_out_linear(*format, {.width = spec.width,
-                                         .height = spec.height,
-                                         .padded_height = static_cast<std::uint32_t>(padded_height),
-                                         .stride_alignment = stride_alignment,
-                                         .offset_alignment = spec.offset_alignment});
-    if (!made)
-        return refuse(Errc::invalid_argument, made.error(),
-                      "Ask for a smaller image or smaller alignments");
-    return LinearPlan{.layout = made->layout, .size = std::max(made->size, spec.min_size)};
+    return plan;
 }
 
-std::vector<FormatModifier> linear_formats() {
-    std::vector<FormatModifier> all;
+std::vector<FormatSupport> linear_formats() {
+    std::vector<FormatSupport> all;
     for (const FormatInfo& each : sluice::formats())
-        all.push_back({each.fourcc, DRM_FORMAT_MOD_LINEAR});
+        all.push_back({.format = each.fourcc, .modifier = DRM_FORMAT_MOD_LINEAR});
     return all;
 }
 

@@ -44,6 +44,16 @@ struct BoDestroy {
 };
 using Bo = std::unique_ptr<gbm_bo, BoDestroy>;
 
+/// What a driver that was told \p usage (GBM_BO_USE_*) makes its buffers for.
+Uses uses_of(std::uint32_t usage) {
+    Uses uses = all_uses - Uses::scan_out - Uses::render - Uses::store - Uses::copy_to;
+    if ((usage & GBM_BO_USE_SCANOUT) != 0)
+        uses = uses | Uses::scan_out;
+    if ((usage & GBM_BO_USE_RENDERING) != 0)
+        uses = uses | Uses::render | Uses::store | Uses::copy_to;
+    return uses;
+}
+
 /// What \p spec asks for, sorted by how GBM is asked for it.
 struct Wanted {
     std::vector<std::uint64_t> named; // what the driver may choose from, LINEAR among it or not
@@ -223,8 +233,9 @@ Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& 
                                              alloc::describe(spec) + ": " + problem,
                                              std::move(remedy)));
     };
-    if (std::ranges::find(caps.formats, FormatModifier{spec.format, DRM_FORMAT_MOD_LINEAR}) ==
-        caps.formats.end())
+    if (std::ranges::none_of(caps.formats, [&spec](const FormatSupport& each) {
+            return each.format == spec.format && each.modifier == DRM_FORMAT_MOD_LINEAR;
+        }))
         return refuse("the driver does not make this format LINEAR for this use",
                       "Take one of ExporterCaps::formats");
     const FormatPlane& block = find_format(spec.format)->planes[0];
@@ -251,8 +262,8 @@ Result<Frame> allocate_linear(const GbmExporter::State& state, const FrameSpec& 
         if (!problem.empty()) {
             // A wider buffer has a larger stride; one that fits, if the driver rounds no further.
             const auto stride =
-                alloc::common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
-            const auto wider = stride ? *alloc::round_up(made->layout.planes[0].stride, *stride) /
+                common_multiple(spec.stride_alignment, block.block_bytes, INT32_MAX);
+            const auto wider = stride ? *round_up(made->layout.planes[0].stride, *stride) /
                                             block.block_bytes * block.block_width
                                       : 0;
             if (widened || wider <= width || wider > UINT32_MAX)
@@ -277,6 +288,7 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
     if (!card)
         return tl::unexpected(std::move(card.error()));
     ExporterCaps caps{.name = "gbm " + card->driver,
+                      .device = sys::device_of_fd(card->fd.get()),
                       .max_size = UINT64_MAX,
                       .max_size_source = "none known: the driver's own",
                       .granularity = alloc::page_size(),
@@ -299,7 +311,8 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
         // A driver without modifiers has no answer (-1); its buffers are looked at one by one.
         if (gbm_device_is_format_supported(device, format.fourcc, usage | flag) != 0 &&
             (planes < 0 || planes == static_cast<int>(format.plane_count)))
-            caps.formats.push_back({format.fourcc, modifier});
+            caps.formats.push_back(
+                {.format = format.fourcc, .modifier = modifier, .uses = uses_of(usage)});
     };
     for (const FormatInfo& each : formats()) {
         list(each, DRM_FORMAT_MOD_LINEAR, GBM_BO_USE_LINEAR);
@@ -312,7 +325,7 @@ Result<std::shared_ptr<const GbmExporter>> GbmExporter::wrap(int fd, std::uint32
                            "Ask for less usage"));
     // Mesa opens render nodes whose driver then makes nothing (software on vgem), so one is made.
     GbmExporter probe(Private(), std::move(state), caps);
-    auto tried = std::ranges::find(caps.formats, DRM_FORMAT_MOD_LINEAR, &FormatModifier::modifier);
+    auto tried = std::ranges::find(caps.formats, DRM_FORMAT_MOD_LINEAR, &FormatSupport::modifier);
     if (tried == caps.formats.end())
         tried = caps.formats.begin();
     const auto frame = probe.allocate_frame(
@@ -340,8 +353,7 @@ Result<Frame> GbmExporter::allocate_frame(const FrameSpec& spec) const noexcept 
     auto plan = alloc::plan_linear(linear_spec, caps(), std::max(spec.stride_alignment, 1U));
     if (!plan)
         return tl::unexpected(std::move(plan.error()));
-    const auto height =
-        static_cast<std::uint32_t>(*alloc::round_up(spec.height, spec.height_alignment));
+    const auto height = static_cast<std::uint32_t>(*round_up(spec.height, spec.height_alignment));
     const Wanted wanted(spec);
     const std::lock_guard lock(state_->mutex);
     Result<Frame> frame = tl::unexpected(Error());

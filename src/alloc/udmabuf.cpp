@@ -44,6 +44,8 @@ ExporterCaps udmabuf_caps() {
                       .granularity = alloc::page_size(),
                       .zeroed = true,
                       .cpu_mappable = true,
+                      // begin_cpu_udmabuf() and end_cpu_udmabuf() in drivers/dma-buf/udmabuf.c
+                      .cpu_caching = CpuCaching::maintained,
                       .memory = MemoryKind::system,
                       .formats = alloc::linear_formats()};
     const auto text = alloc::read_text(limit_path);

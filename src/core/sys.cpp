@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <sluice/unique_fd.hpp>
@@ -38,6 +40,29 @@ std::string describe_fd(int fd) {
     for (const char letter : std::span(target).first(static_cast<std::size_t>(length)))
         shown += letter < ' ' || letter == 0x7f ? '?' : letter;
     return text + " ('" + shown + "')";
+}
+
+std::string device_of(dev_t node) {
+    const std::string numbers = std::to_string(major(node)) + ":" + std::to_string(minor(node));
+    std::array<char, 512> target{};
+    const int saved = errno;
+    const ssize_t length =
+        readlink(("/sys/dev/char/" + numbers).c_str(), target.data(), target.size());
+    errno = saved;
+    std::string path(target.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+    const std::size_t start = path.find("/devices/"); // after "../.."
+    if (start == std::string::npos || path.size() == target.size())
+        return "char " + numbers;
+    // "/devices/platform/vkms/drm/card0" is one of the device's nodes.
+    return path.substr(start, path.rfind("/drm/") - start);
+}
+
+std::string device_of_fd(int fd) {
+    struct stat status {};
+    const int saved = errno;
+    const bool is_node = fstat(fd, &status) == 0 && S_ISCHR(status.st_mode);
+    errno = saved;
+    return is_node ? device_of(status.st_rdev) : std::string();
 }
 
 Errc code_of(int error) noexcept {

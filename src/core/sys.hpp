@@ -35,6 +35,13 @@ namespace sluice::sys {
 [[nodiscard]] Error failed_call(int error, std::string_view operation, std::string object,
                                 std::string_view problem, std::string remedy);
 
+/// The device behind the character device \p node, the same text for all nodes of one DRM device:
+/// "/devices/platform/vkms", as in sysfs. Where sysfs does not tell: the node, "char 226:0".
+[[nodiscard]] std::string device_of(dev_t node);
+
+/// The same for the node that \p fd opened; empty where it is none.
+[[nodiscard]] std::string device_of_fd(int fd);
+
 /// ioctl(2), restarted when a signal interrupts it. EAGAIN is restarted too, as DRM's own wrapper
 /// does: the calls made through here say it only where a lock was contended.
 [[nodiscard]] inline int ioctl(int fd, unsigned long request, void* argument) noexcept {

@@ -24,12 +24,17 @@ std::string describe(const Frame& frame, const KmsDevice::State& device) {
     return describe(frame.layout()) + ", " + describe(frame.buffer()) + " on " + describe(device);
 }
 
+/// Whether the card says by \p error that it does not import such a buffer.
+bool does_not_import(int error) {
+    return error == ENODEV || error == EINVAL || error == ENOSYS || error == EOPNOTSUPP;
+}
+
 Error import_refused(int error, const Frame& frame, const KmsDevice::State& device) {
     Error failure =
         sys::failed_call(error, operation, describe(frame, device),
                          "the card does not import this buffer (DRM_IOCTL_PRIME_FD_TO_HANDLE)",
                          "Allocate the buffer on that card and let the GPU import it");
-    if (error == ENODEV || error == EINVAL || error == ENOSYS || error == EOPNOTSUPP)
+    if (does_not_import(error))
         failure.code = Errc::unsupported;
     return failure;
 }
@@ -115,6 +120,17 @@ std::uint32_t KmsFramebuffer::id() const noexcept {
 
 const Frame& KmsFramebuffer::frame() const noexcept {
     return state_->frame;
+}
+
+Result<bool> KmsDevice::imports(const DmaBuf& sample) const noexcept {
+    const std::lock_guard lock(state_->handles);
+    const int error = Handles(state_->fd.get()).import(sample.fd());
+    if (error != 0 && !does_not_import(error))
+        return tl::unexpected(sys::failed_call(
+            error, "KmsDevice::imports", describe(sample) + " on " + sluice::describe(*state_),
+            "the import could not be tried (DRM_IOCTL_PRIME_FD_TO_HANDLE)",
+            "Close what is no longer used, and try again"));
+    return error == 0;
 }
 
 Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {

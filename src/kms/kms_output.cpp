@@ -2,6 +2,7 @@
 #include <sluice/kms_output.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -25,13 +26,6 @@ using std::to_string;
 std::string connector_name(const drmModeConnector& connector) {
     const char* type = drmModeGetConnectorTypeName(connector.connector_type);
     return std::string(type ? type : "Unknown") + "-" + to_string(connector.connector_type_id);
-}
-
-std::string format_list(std::span<const std::uint32_t> formats) {
-    std::string text;
-    for (const std::uint32_t each : formats)
-        text += (text.empty() ? "" : ", ") + format_name(each);
-    return text.empty() ? "none" : text;
 }
 
 /// The CRTCs, as a mask of indices, that some encoder of \p connector can take its picture from.
@@ -68,19 +62,39 @@ std::vector<std::uint32_t> words_of_blob(int fd, std::uint64_t blob) {
     return words;
 }
 
-/// The formats that \p plane shows LINEAR; all of them where the driver does not say modifiers.
-std::vector<std::uint32_t> linear_formats(int fd, const drmModePlane& plane,
-                                          std::uint64_t in_formats) {
-    if (const DrmBlob blob{drmModeGetPropertyBlob(fd, static_cast<std::uint32_t>(in_formats))};
-        in_formats != 0 && blob) {
-        std::vector<std::uint32_t> formats;
+/// Adds what \p plane shows; its formats LINEAR where the driver does not say modifiers, or takes
+/// none.
+void add_shown(const KmsDevice::State& device, const drmModePlane& plane, std::uint64_t in_formats,
+               std::vector<FormatSupport>& to) {
+    const int fd = device.fd.get();
+    const DrmBlob blob(in_formats != 0
+                           ? drmModeGetPropertyBlob(fd, static_cast<std::uint32_t>(in_formats))
+                           : nullptr);
+    if (blob) {
         drmModeFormatModifierIterator each{};
         while (drmModeFormatModifierBlobIterNext(blob.get(), &each))
-            if (each.mod == DRM_FORMAT_MOD_LINEAR)
-                formats.push_back(each.fmt);
-        return formats;
+            if (each.mod == DRM_FORMAT_MOD_LINEAR || device.takes_modifiers)
+                to.push_back({.format = each.fmt, .modifier = each.mod, .uses = Uses::scan_out});
+        return;
     }
-    return {plane.formats, plane.formats + plane.count_formats};
+    for (std::uint32_t i = 0; i < plane.count_formats; ++i)
+        to.push_back({.format = plane.formats[i],
+                      .modifier = DRM_FORMAT_MOD_LINEAR,
+                      .uses = Uses::scan_out});
+}
+
+/// Adds what the writeback connector captures into, whose formats come without modifiers.
+void add_captured(std::span<const std::uint32_t> formats, std::vector<FormatSupport>& to) {
+    for (const std::uint32_t each : formats)
+        to.push_back({.format = each, .modifier = DRM_FORMAT_MOD_LINEAR, .uses = Uses::capture});
+}
+
+/// Whether the card sees what lies in the CPU's caches. The kernel does not tell; it is known of
+/// drivers where a CPU, the host's at least, reads the pixels (vkms_composer.c, cirrus.c and
+/// virtgpu_plane.c in drivers/gpu/drm).
+Snooping snooping_of(std::string_view driver) {
+    constexpr std::array<std::string_view, 4> by_cpu{"vkms", "virtio_gpu", "cirrus", "cirrus-qemu"};
+    return std::ranges::find(by_cpu, driver) != by_cpu.end() ? Snooping::yes : Snooping::unknown;
 }
 
 /// The parts of one output, each found or not.
@@ -131,6 +145,7 @@ private:
             refusal = try_crtc(connector, index, output);
             if (refusal.empty()) {
                 output.mode = *mode;
+                describe_to_others(connector, output);
                 return {};
             }
         }
@@ -170,15 +185,17 @@ private:
         output.connector = connector.connector_id;
         output.crtc = crtc;
         output.plane = primary->plane_id;
-        output.formats = linear_formats(fd_, *primary, plane_properties.find("IN_FORMATS").value);
+        output.caps.formats.clear();
+        add_shown(*device_, *primary, plane_properties.find("IN_FORMATS").value,
+                  output.caps.formats);
         output.name = connector_name(connector) + on_crtc + ", plane " + to_string(output.plane);
         std::string missing = take_properties(plane_properties, output);
         if (writeback != nullptr && missing.empty()) {
             output.writeback = writeback->connector_id;
             output.name += ", captured by " + connector_name(*writeback);
             const KmsProperties properties(fd_, output.writeback, DRM_MODE_OBJECT_CONNECTOR);
-            output.writeback_formats =
-                words_of_blob(fd_, properties.find("WRITEBACK_PIXEL_FORMATS").value);
+            add_captured(words_of_blob(fd_, properties.find("WRITEBACK_PIXEL_FORMATS").value),
+                         output.caps.formats);
             missing =
                 take(properties, {{"CRTC_ID", &output.writeback_properties.crtc_id},
                                   {"WRITEBACK_FB_ID", &output.writeback_properties.writeback_fb_id},
@@ -186,6 +203,19 @@ private:
                                    &output.writeback_properties.writeback_out_fence_ptr}});
         }
         return missing.empty() ? missing : "lacks the property " + missing + on_crtc;
+    }
+
+    void describe_to_others(const drmModeConnector& connector, KmsOutput::State& output) const {
+        ImporterCaps& caps = output.caps;
+        caps.name = "kms " + device_->driver + " " + connector_name(connector);
+        caps.device = sys::device_of_fd(fd_);
+        caps.snooping = snooping_of(device_->driver);
+        caps.min_width = output.mode.hdisplay;
+        caps.min_height = output.mode.vdisplay;
+        for (FormatSupport& each : caps.formats) {
+            each.max_width = output.mode.hdisplay;
+            each.max_height = output.mode.vdisplay;
+        }
     }
 
     using Wanted = std::initializer_list<std::pair<const char*, std::uint32_t*>>;
@@ -260,9 +290,22 @@ Error moved_from_output(const char* operation) {
                  .remedy = "Use the one that it was moved to"};
 }
 
+/// The formats, or with \p of those the modifiers of that one, that the output takes for \p use.
+std::string taken(const KmsOutput::State& output, Uses use, std::uint32_t of = 0) {
+    std::vector<std::string> names;
+    for (const FormatSupport& each : output.caps.formats)
+        if (contains(each.uses, use) && (of == 0 || of == each.format))
+            names.push_back(of == 0 ? format_name(each.format) : modifier_name(each.modifier));
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    std::string text;
+    for (const std::string& each : names)
+        text += (text.empty() ? "" : ", ") + each;
+    return text;
+}
+
 /// One framebuffer of a commit against what the card said it takes there.
 Result<void> check(const KmsOutput::State& output, const char* operation, const char* what,
-                   const KmsFramebuffer& framebuffer, std::span<const std::uint32_t> takes) {
+                   const KmsFramebuffer& framebuffer, Uses use) {
     const FrameLayout& layout = framebuffer.frame().layout();
     const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
         return tl::unexpected(Error{.code = code,
@@ -271,11 +314,23 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
                                     .problem = std::move(problem),
                                     .remedy = std::move(remedy)});
     };
-    if (std::ranges::find(takes, layout.format) == takes.end())
-        return refuse(Errc::unsupported,
-                      std::string(what) + " takes " + format_list(takes) + ", the frame is " +
-                          format_name(layout.format),
-                      "Allocate the frame in one of these formats");
+    const auto takes = [&](const FormatSupport& each) {
+        return each.format == layout.format && each.modifier == layout.modifier &&
+               contains(each.uses, use);
+    };
+    if (std::ranges::none_of(output.caps.formats, takes)) {
+        const std::string modifiers = taken(output, use, layout.format);
+        const std::string format = format_name(layout.format);
+        return modifiers.empty()
+                   ? refuse(Errc::unsupported,
+                            std::string(what) + " takes " + taken(output, use) + ", the frame is " +
+                                format,
+                            "Allocate the frame in one of these formats")
+                   : refuse(Errc::unsupported,
+                            std::string(what) + " takes " + format + " as " + modifiers +
+                                ", the frame is " + modifier_name(layout.modifier),
+                            "Allocate the frame with one of these modifiers");
+    }
     if (layout.width != output.mode.hdisplay || layout.height != output.mode.vdisplay)
         return refuse(Errc::invalid_argument,
                       std::string(what) + " is " + to_string(output.mode.hdisplay) + "x" +
@@ -298,7 +353,7 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
                                     .object = "KmsCommit::in_fence",
                                     .problem = "the fence was moved from",
                                     .remedy = "Give the one that it was moved to"});
-    if (auto good = check(output, operation, "the plane", *commit.framebuffer, output.formats);
+    if (auto good = check(output, operation, "the plane", *commit.framebuffer, Uses::scan_out);
         !good)
         return good;
     if (commit.writeback == nullptr)
@@ -309,8 +364,7 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
                                     .object = output.name + " of " + describe(*output.device),
                                     .problem = "the output has no writeback connector",
                                     .remedy = "Ask KmsDevice::find_output for one"});
-    return check(output, operation, "the writeback connector", *commit.writeback,
-                 output.writeback_formats);
+    return check(output, operation, "the writeback connector", *commit.writeback, Uses::capture);
 }
 
 /// Where the kernel writes the fences' fds, 32 bits each; -1 where it gives none.
@@ -504,14 +558,9 @@ std::string KmsOutput::name() const noexcept {
     return state_ ? state_->name : std::string();
 }
 
-std::span<const std::uint32_t> KmsOutput::formats() const noexcept {
-    return state_ ? std::span<const std::uint32_t>(state_->formats)
-                  : std::span<const std::uint32_t>();
-}
-
-std::span<const std::uint32_t> KmsOutput::writeback_formats() const noexcept {
-    return state_ ? std::span<const std::uint32_t>(state_->writeback_formats)
-                  : std::span<const std::uint32_t>();
+const ImporterCaps& KmsOutput::caps() const noexcept {
+    static const ImporterCaps nothing{}; // of one that was moved from
+    return state_ ? state_->caps : nothing;
 }
 
 Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {

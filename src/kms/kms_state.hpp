@@ -110,7 +110,7 @@ struct KmsOutput::State {
     KmsPlaneProperties plane_properties;
     drmModeModeInfo mode{};
     std::uint32_t mode_blob = 0;
-    std::vector<std::uint32_t> formats, writeback_formats;
+    ImporterCaps caps;
     std::vector<KmsBystander> bystanders;
 
     bool routed = false; // the first commit has set the mode

@@ -232,8 +232,10 @@ std::vector<Operation> alloc_operations() {
                      must(DumbExporter::wrap(card->get()))});
              return attempt(
                  [=] {
-                     return allocator->allocate(
-                         {.width = 16, .height = 4, .format = DRM_FORMAT_XRGB8888, .zeroed = true});
+                     return allocator->allocate({}, {.width = 16,
+                                                     .height = 4,
+                                                     .formats = {DRM_FORMAT_XRGB8888},
+                                                     .zeroed = true});
                  },
                  [=](auto& made) {
                      EXPECT_EQ(lowest_free_handle(card->get()), 1U);

@@ -73,12 +73,12 @@ inline void expect_writes_survive(const DmaBuf& buffer) {
 /// A frame of each format in the capabilities, in odd sizes. \returns how many there were.
 inline int expect_frames_of_every_format(const Exporter& exporter) {
     int frames = 0;
-    for (const auto& [format, modifier] : exporter.caps().formats)
+    for (const FormatSupport& each : exporter.caps().formats)
         for (const auto& [width, height] : {std::pair(1U, 1U), std::pair(33U, 17U)}) {
             for (const std::uint32_t alignment : {0U, 256U}) {
                 auto frame = exporter.allocate_frame({.width = width,
                                                       .height = height,
-                                                      .format = format,
+                                                      .format = each.format,
                                                       .stride_alignment = alignment,
                                                       .height_alignment = 4,
                                                       .min_size = 5000});
@@ -90,10 +90,10 @@ inline int expect_frames_of_every_format(const Exporter& exporter) {
                 const FrameLayout& layout = frame->layout();
                 EXPECT_EQ(layout.width, width);
                 EXPECT_EQ(layout.height, height);
-                EXPECT_EQ(layout.format, format);
-                EXPECT_EQ(layout.modifier, modifier);
+                EXPECT_EQ(layout.format, each.format);
+                EXPECT_EQ(layout.modifier, each.modifier);
                 EXPECT_GE(frame->buffer().size(), 5000U);
-                const FormatInfo& info = *find_format(format);
+                const FormatInfo& info = *find_format(each.format);
                 std::uint64_t end = 0;
                 for (std::uint32_t i = 0; i < info.plane_count; ++i) {
                     EXPECT_EQ(layout.planes[i].stride % std::max(alignment, 1U), 0U)

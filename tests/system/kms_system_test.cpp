@@ -112,14 +112,19 @@ TEST_F(KmsSystemTest, FindsAnOutputByWhatItCan) {
     ASSERT_TRUE(output) << output.error().message();
     EXPECT_GT(output->width(), 0U);
     EXPECT_NE(output->name().find("Writeback"), std::string::npos) << output->name();
-    EXPECT_NE(std::ranges::find(output->formats(), DRM_FORMAT_XRGB8888), output->formats().end());
-    EXPECT_NE(std::ranges::find(output->writeback_formats(), DRM_FORMAT_XRGB8888),
-              output->writeback_formats().end());
+    const auto takes = [](const KmsOutput& of, Uses use) {
+        return std::ranges::any_of(of.caps().formats, [use](const FormatSupport& each) {
+            return each.format == DRM_FORMAT_XRGB8888 && contains(each.uses, use);
+        });
+    };
+    EXPECT_TRUE(takes(*output, Uses::scan_out));
+    EXPECT_TRUE(takes(*output, Uses::capture));
     auto small = device.find_output({.width = width, .height = height});
     ASSERT_TRUE(small) << small.error().message();
     EXPECT_EQ(small->width(), width);
     EXPECT_NEAR(small->refresh_mhz(), 60000, 1000);
-    EXPECT_TRUE(small->writeback_formats().empty());
+    EXPECT_TRUE(takes(*small, Uses::scan_out));
+    EXPECT_FALSE(takes(*small, Uses::capture));
 }
 
 TEST_F(KmsSystemTest, SaysWhatIsMissing) {

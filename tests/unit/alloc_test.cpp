@@ -41,21 +41,6 @@ protected:
     const std::uint64_t page = alloc::page_size();
 };
 
-TEST(Alloc, RoundingAndMultiplesDoNotWrap) {
-    EXPECT_EQ(alloc::round_up(0, 4096), 0U);
-    EXPECT_EQ(alloc::round_up(1, 4096), 4096U);
-    EXPECT_EQ(alloc::round_up(4096, 4096), 4096U);
-    EXPECT_EQ(alloc::round_up(7, 0), 7U);
-    EXPECT_EQ(alloc::round_up(7, 3), 9U);
-    EXPECT_EQ(alloc::round_up(UINT64_MAX, 4096), std::nullopt);
-    EXPECT_EQ(alloc::round_up(UINT64_MAX, UINT64_MAX), UINT64_MAX);
-    EXPECT_EQ(alloc::common_multiple(64, 256, UINT64_MAX), 256U);
-    EXPECT_EQ(alloc::common_multiple(48, 64, UINT64_MAX), 192U);
-    EXPECT_EQ(alloc::common_multiple(0, 0, UINT64_MAX), 1U);
-    EXPECT_EQ(alloc::common_multiple(48, 64, 191), std::nullopt);
-    EXPECT_EQ(alloc::common_multiple(UINT64_MAX, UINT64_MAX - 1, UINT64_MAX), std::nullopt);
-}
-
 // -- udmabuf --------------------------------------------------------------------------------------
 
 TEST_F(AllocTest, UdmabufSaysWhatItCanDo) {

@@ -49,12 +49,14 @@ TEST_F(GbmTest, SaysWhatItCanDo) {
     EXPECT_FALSE(exporter->caps().gives_bytes);
     EXPECT_TRUE(exporter->caps().lays_out_frames);
     EXPECT_TRUE(exporter->caps().cpu_mappable);
+    const Uses uses = all_uses - Uses::render - Uses::store - Uses::copy_to;
     EXPECT_EQ(exporter->caps().formats,
-              (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_LINEAR},
-                                           {DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+              (std::vector<FormatSupport>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_LINEAR, uses},
+                                          {DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID, uses},
+                                          {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR, uses},
+                                          {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID, uses}}));
     EXPECT_TRUE(exporter->caps().unlisted_modifiers);
+    EXPECT_EQ(wrap(GBM_BO_USE_RENDERING)->caps().formats[0].uses, all_uses - Uses::scan_out);
     expect_refused(exporter->allocate({.size = 4096}), Errc::unsupported,
                    {"4096 bytes", "no plain bytes"});
 }
@@ -83,10 +85,11 @@ TEST_F(GbmTest, ListsLinearOnlyWhereTheUseAllowsIt) {
         return format == DRM_FORMAT_ARGB8888 ||
                (format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT);
     };
+    const Uses uses = all_uses - Uses::render - Uses::store - Uses::copy_to;
     EXPECT_EQ(wrap(GBM_BO_USE_SCANOUT)->caps().formats,
-              (std::vector<FormatModifier>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR},
-                                           {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID}}));
+              (std::vector<FormatSupport>{{DRM_FORMAT_XRGB8888, DRM_FORMAT_MOD_INVALID, uses},
+                                          {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_LINEAR, uses},
+                                          {DRM_FORMAT_ARGB8888, DRM_FORMAT_MOD_INVALID, uses}}));
     // A use that no LINEAR buffer serves has its exporter all the same.
     gbm.supports = [](std::uint32_t format, std::uint32_t usage) {
         return format == DRM_FORMAT_XRGB8888 && usage == GBM_BO_USE_SCANOUT;

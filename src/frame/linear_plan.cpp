@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#include "frame/linear_plan.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include <sluice/format.hpp>
+
+#include "frame/linear_layout.hpp"
+
+namespace sluice {
+
+using std::to_string;
+
+std::optional<std::uint64_t> round_up(std::uint64_t value, std::uint64_t alignment) noexcept {
+    const std::uint64_t past = value % std::max<std::uint64_t>(alignment, 1);
+    std::uint64_t result = value;
+    if (past != 0 && __builtin_add_overflow(value, alignment - past, &result))
+        return std::nullopt;
+    return result;
+}
+
+std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
+                                             std::uint64_t limit) noexcept {
+    a = std::max<std::uint64_t>(a, 1);
+    b = std::max<std::uint64_t>(b, 1);
+    std::uint64_t result = 0;
+    if (__builtin_mul_overflow(a / std::gcd(a, b), b, &result) || result > limit)
+        return std::nullopt;
+    return result;
+}
+
+Result<LinearPlan> plan_linear(const FrameSpec& spec, std::uint32_t stride_alignment) noexcept {
+    const auto refuse = [](Errc code, std::string problem, std::string remedy) {
+        return tl::unexpected(Error{.code = code,
+                                    .operation = {},
+                                    .object = {},
+                                    .problem = std::move(problem),
+                                    .remedy = std::move(remedy)});
+    };
+    const FormatInfo* format = find_format(spec.format);
+    if (format == nullptr)
+        return refuse(Errc::unsupported, "not a format that sluice knows", "Use one of formats()");
+    if (spec.width == 0 || spec.height == 0)
+        return refuse(Errc::invalid_argument, "no pixels", "A frame has at least one pixel");
+    const std::uint64_t padded_height = *round_up(spec.height, spec.height_alignment);
+    if (padded_height > UINT32_MAX)
+        return refuse(Errc::invalid_argument,
+                      "a height alignment of " + to_string(spec.height_alignment) +
+                          " makes the height " + to_string(padded_height) + " rows, above " +
+                          to_string(UINT32_MAX),
+                      "Ask for a smaller height alignment");
+
+    auto made = lay_out_linear(*format, {.width = spec.width,
+                                         .height = spec.height,
+                                         .padded_height = static_cast<std::uint32_t>(padded_height),
+                                         .stride_alignment = stride_alignment,
+                                         .offset_alignment = spec.offset_alignment});
+    if (!made)
+        return refuse(Errc::invalid_argument, made.error(),
+                      "Ask for a smaller image or smaller alignments");
+    return LinearPlan{.layout = made->layout, .size = std::max(made->size, spec.min_size)};
+}
+
+} // namespace sluice
