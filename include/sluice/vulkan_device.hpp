@@ -16,6 +16,7 @@
 
 #include <vulkan/vulkan_core.h>
 
+#include <sluice/caps.hpp>
 #include <sluice/deadline.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
@@ -139,6 +140,19 @@ public:
     /// \returns them, or what `support` does.
     [[nodiscard]] Result<std::vector<VulkanFormatCaps>>
     formats(VkImageUsageFlags usage) const noexcept;
+
+    /// What the device takes, for `negotiate`: every format with the modifiers and uses that
+    /// `support` tells of, as one image or, LINEAR, part by part (`VulkanFormatInfo::views`).
+    ///
+    /// No query tells the alignment of strides, nor whether a GPU looks into the CPU's caches. The
+    /// rows that the driver wants to be there beyond the image's are found by making an image.
+    /// Asks the driver some hundred questions the first time.
+    /// \returns them, or `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`.
+    [[nodiscard]] Result<ImporterCaps> importer_caps() const noexcept;
+
+    /// What `export_image` makes, for `negotiate`: hand it `FrameChoice::spec`'s size, format and
+    /// modifiers. \returns as `importer_caps`.
+    [[nodiscard]] Result<ExporterCaps> exporter_caps() const noexcept;
 
     /// Makes an image in memory that is exported as a dma-buf, with one of the modifiers asked for;
     /// see vulkan_image.hpp. `VulkanImage::frame` tells which, and where the planes lie.
