@@ -186,12 +186,9 @@ Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers)
     const FormatInfo* format = find_format(layout.format);
     std::optional<Refusal> refusal;
     if (format == nullptr) {
-        std::string known;
-        for (const FormatInfo& each : formats())
-            known += (known.empty() ? "" : ", ") + std::string(each.name);
         refusal =
             Refusal{Errc::unsupported, format_name(layout.format) + " is not a format it knows",
-                    "Use one of " + known};
+                    "Use one of the " + to_string(formats().size()) + " that formats() lists"};
     } else {
         if (layout.plane_count == 0)
             layout.plane_count = format->plane_count;
