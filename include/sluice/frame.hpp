@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <sluice/deadline.hpp>
 #include <sluice/dma_buf.hpp>
@@ -66,6 +67,11 @@ public:
     ///   - `unsupported`: a format that sluice does not know;
     ///   - `wrong_object`: a buffer that was moved from;
     ///   - `out_of_bounds`: a plane reaches past its buffer's end.
+    [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
+                                              std::vector<DmaBuf>&& buffers) noexcept;
+
+    /// The same over buffers that lie elsewhere. They are taken over without a std::move in sight:
+    /// prefer the other.
     [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
                                               std::span<DmaBuf> buffers) noexcept;
 

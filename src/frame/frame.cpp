@@ -220,6 +220,13 @@ Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers)
     return Frame(std::move(state));
 }
 
+Result<Frame> Frame::create(const FrameLayout& layout, std::vector<DmaBuf>&& buffers) noexcept {
+    auto frame = create(layout, std::span(buffers));
+    if (frame)
+        buffers.clear();
+    return frame;
+}
+
 Result<Frame> Frame::create(const FrameLayout& layout, DmaBuf&& buffer) noexcept {
     return create(layout, std::span(&buffer, 1));
 }
