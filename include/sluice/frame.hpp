@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <sluice/deadline.hpp>
@@ -110,9 +111,12 @@ public:
     /// Whether `revoke` has been called.
     [[nodiscard]] bool revoked() const noexcept;
 
-    // Copies only, so that no handle is ever empty.
+    // A move copies too, so that no handle is ever empty.
     Frame(const Frame&) noexcept = default;
+    // NOLINTNEXTLINE(performance-move-constructor-init)
+    Frame(Frame&& other) noexcept : Frame(std::as_const(other)) {}
     Frame& operator=(const Frame&) noexcept = default;
+    Frame& operator=(Frame&& other) noexcept { return *this = std::as_const(other); }
     ~Frame() = default;
 
     /// True where both are the same frame, not merely equal ones.

@@ -29,7 +29,7 @@ std::string describe_fd(int fd) {
     std::array<char, 128> target{};
     const std::string link = "/proc/self/fd/" + std::to_string(fd);
     const ssize_t length = readlink(link.c_str(), target.data(), target.size());
-    const std::string text = "fd " + std::to_string(fd);
+    std::string text = "fd " + std::to_string(fd);
     // Without /proc there is no link of a fd that is open, either.
     const bool closed = length < 0 && fcntl(fd, F_GETFD) < 0 && errno == EBADF;
     errno = saved;

@@ -34,8 +34,8 @@ struct KmsDevice::State {
 };
 
 struct KmsFramebuffer::State {
-    State(std::shared_ptr<const KmsDevice::State> of, std::uint32_t fb, Frame shows) noexcept
-        : device(std::move(of)), id(fb), frame(std::move(shows)) {}
+    State(std::shared_ptr<const KmsDevice::State> of, std::uint32_t fb, const Frame& shows) noexcept
+        : device(std::move(of)), id(fb), frame(shows) {}
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
