@@ -23,7 +23,12 @@ namespace sluice {
 /// All buffers of a lock are taken at once, so no order of them can deadlock. A thread must not
 /// take a second lock on a buffer it holds; that is refused, not waited for.
 ///
-/// Threads: `acquire` from any; one object belongs to one thread at a time.
+/// Whoever waits is served in the order of arrival: a request passes an earlier one that waits only
+/// where they want no buffer in common. A thread that holds a lock already passes all, or those who
+/// wait for it would hold it up.
+///
+/// Threads: `acquire` from any; one object belongs to one thread at a time. A lock may be moved to
+/// another thread, which may release it; it goes on counting as the one's that took it.
 class SLUICE_API BufferLock {
 public:
     /// Waits until \p deadline at most while other threads hold any of \p buffers. Uncontended it
@@ -33,6 +38,10 @@ public:
     ///   - `busy`: this thread holds one of them already;
     ///   - `wrong_object`: one of them was moved from.
     [[nodiscard]] static Result<BufferLock> acquire(std::span<const DmaBuf* const> buffers,
+                                                    Deadline deadline) noexcept;
+
+    /// The same for buffers that lie one after the other, as a frame's (`Frame::buffers`).
+    [[nodiscard]] static Result<BufferLock> acquire(std::span<const DmaBuf> buffers,
                                                     Deadline deadline) noexcept;
 
     /// The same for one.

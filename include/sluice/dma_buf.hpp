@@ -95,18 +95,30 @@ public:
     /// Leaves \p fence in the buffer for whoever comes next (DMA_BUF_IOCTL_IMPORT_SYNC_FILE). As
     /// `Access::read` it holds later writers; otherwise it holds everyone. A reader must leave its
     /// fence too, or the next writer tears what is still being read.
+    ///
+    /// A failure is left only while it is still to come: of a fence that has failed already the
+    /// kernel keeps nothing, and whoever comes next finds an idle buffer. To ask costs a call for
+    /// each frame, so it is the caller's: `SyncFile::status` first, and no import of what failed.
     /// \param fence borrowed; the kernel takes its own reference. One without a fd (see
     ///   `SyncFile::signalled`) has nothing to leave, and nothing is done.
     /// \returns nothing, or
+    ///   - `wrong_object`: the fence or the buffer was moved from, or its fd was closed behind our
+    ///     back;
     ///   - `unsupported`: a kernel before 6.0 (ENOTTY); `fence_after()` has a way around;
     ///   - `no_resources`: the kernel has no memory for it.
     [[nodiscard]] Result<void> import_fence(const SyncFile& fence, Access access) const noexcept;
+
+    /// Whether no fence holds \p access now; never waits, one call (poll(2)). It cannot tell work
+    /// that failed from work that is done: `wait` and the fence itself do, while it is pending.
+    /// \returns it, or `wrong_object`: the fd was closed behind our back.
+    [[nodiscard]] Result<bool> idle(Access access) const noexcept;
 
     /// Waits on the CPU, until \p deadline at most, until no fence holds \p access any more. One
     /// call where none does. It says nothing of CPU caches: that is `CpuAccess`, which also waits.
     /// \returns nothing, or
     ///   - `timed_out`: some are still pending; nothing was changed;
-    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`. That
+    ///   - `fence_failed`: work that was waited for ended with an error, in `Error::sys_errno`.
+    ///   That
     ///     work holds the buffer no more, but others may have left fences meanwhile: wait again
     ///     where that matters. Not told by kernels before 6.0;
     ///   - `no_resources`: no further fd can be opened for the fence to wait for;

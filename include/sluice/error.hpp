@@ -2,8 +2,11 @@
 /// \file
 /// How sluice says that something did not work.
 ///
-/// No public function throws: whatever can fail returns a `Result`. Running out of heap memory is
-/// the one exception that is not turned into an `Error`; it ends the program (std::terminate).
+/// What can fail returns a `Result` and is noexcept. Running out of heap memory is the one failure
+/// that is not turned into an `Error`: it ends the program (std::terminate). Two things throw, and
+/// both are the caller's to avoid: `Result::value()` where there is none
+/// (tl::bad_expected_access), and strings made for people, as `Error::message()`, where there is no
+/// memory for them (std::bad_alloc).
 #pragma once
 
 #include <cstdint>
@@ -22,15 +25,15 @@ enum class Errc : std::uint8_t {
     wrong_object,     ///< A fd or handle is closed, or is not the kind of object asked for.
     out_of_bounds,    ///< A frame or an access reaches past the end of its buffer.
     unsupported,      ///< This kernel, driver or device cannot do it; another one may.
-    timed_out,        ///< The deadline passed first. Nothing was changed: wait again or give up.
-    fence_failed,     ///< The work behind a fence ended with an error: the contents are not valid.
-    revoked,          ///< The frame's owner has taken it back: drop it, and use the next one.
-    busy,             ///< The device is still at work on the previous request: retry after it.
-    no_permission,    ///< The fd's mode or the caller's rights do not allow it (EACCES, EPERM).
-    not_master,       ///< Another process holds the display (DRM master).
-    no_resources,     ///< Out of fds, memory or device memory.
-    device_lost,      ///< The GPU or the card is gone; its objects can only be destroyed.
-    failed,           ///< Anything else; see `Error::sys_errno` and `Error::vk_result`.
+    timed_out, ///< The deadline passed first: wait again or give up. What was waited for goes on.
+    fence_failed, ///< The work behind a fence ended with an error: the contents are not valid.
+    revoked,      ///< The frame's owner has taken it back: drop it, and use the next one.
+    busy,         ///< An earlier request, or a lock of this thread, has it still: retry after that.
+    no_permission, ///< The fd's mode or the caller's rights do not allow it (EACCES, EPERM).
+    not_master,    ///< Another process holds the display (DRM master).
+    no_resources,  ///< Out of fds, memory or device memory.
+    device_lost,   ///< The GPU or the card is gone; its objects can only be destroyed.
+    failed,        ///< Anything else; see `Error::sys_errno` and `Error::vk_result`.
 };
 
 /// The name of \p code as it is spelled in the enumeration.

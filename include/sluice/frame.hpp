@@ -8,6 +8,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <sluice/deadline.hpp>
 #include <sluice/dma_buf.hpp>
@@ -67,6 +69,11 @@ public:
     ///   - `wrong_object`: a buffer that was moved from;
     ///   - `out_of_bounds`: a plane reaches past its buffer's end.
     [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
+                                              std::vector<DmaBuf>&& buffers) noexcept;
+
+    /// The same over buffers that lie elsewhere. They are taken over without a std::move in sight:
+    /// prefer the other.
+    [[nodiscard]] static Result<Frame> create(const FrameLayout& layout,
                                               std::span<DmaBuf> buffers) noexcept;
 
     /// The same over one buffer.
@@ -87,19 +94,29 @@ public:
     /// Takes the frame back from everyone who uses it, before its owner reuses or frees the memory
     /// in another way than through fences. From this call on every new access is refused as
     /// `revoked`, through any handle and attachment. Waits until \p deadline at most for the
-    /// accesses that are open and for every fence in the buffers; then devices drop the attachments
-    /// that they keep of them. Revoking again waits again.
-    /// \returns nothing: nobody in this process uses the memory any more; or
-    ///   - `timed_out`: somebody still does, as the message says. The frame stays revoked;
+    /// accesses that are open, for screens that show the frame or are about to, and for every fence
+    /// in the buffers; then devices drop the attachments that they keep of them. Revoking again
+    /// waits again.
+    ///
+    /// What goes by the frame is what it knows of: whoever takes `buffer()` or a duplicate of it to
+    /// a `CpuAccess` of his own, to a device or to another process is outside, and is waited for
+    /// only where he left a fence in the buffer.
+    /// \returns nothing: nobody in this process uses the frame any more; or
+    ///   - `timed_out`: somebody still does, as the message says. The frame stays revoked. A screen
+    ///     lets go of a frame once another has replaced it, or the output and the framebuffer have
+    ///     been destroyed;
     ///   - `no_resources`, `wrong_object`: as `DmaBuf::wait`.
     Result<void> revoke(Deadline deadline) const noexcept;
 
     /// Whether `revoke` has been called.
     [[nodiscard]] bool revoked() const noexcept;
 
-    // Copies only, so that no handle is ever empty.
+    // A move copies too, so that no handle is ever empty.
     Frame(const Frame&) noexcept = default;
+    // NOLINTNEXTLINE(performance-move-constructor-init)
+    Frame(Frame&& other) noexcept : Frame(std::as_const(other)) {}
     Frame& operator=(const Frame&) noexcept = default;
+    Frame& operator=(Frame&& other) noexcept { return *this = std::as_const(other); }
     ~Frame() = default;
 
     /// True where both are the same frame, not merely equal ones.

@@ -72,10 +72,13 @@ private:
                                                             Access access) noexcept;
 
 /// Hands \p buffer over once the work behind \p fence is submitted: `DmaBuf::import_fence`, or a
-/// wait on the CPU for \p fence, until \p deadline at most, on kernels that cannot take it.
+/// wait on the CPU for \p fence, until \p deadline at most, on kernels that cannot take it. Those
+/// tell of a fence that has failed; where the kernel takes it, one that has failed already is left
+/// as nothing (see `DmaBuf::import_fence`).
 /// Threads: any; see `BufferLock`.
 /// \returns nothing: whoever comes next is safe; or as `DmaBuf::import_fence`, but never
-///   `unsupported`, and as `SyncFile::wait` where it had to wait: then do not hand the buffer over.
+///   `unsupported`, and as `SyncFile::wait` (`fence_failed`, `timed_out`) where it had to wait:
+///   then do not hand the buffer over.
 [[nodiscard]] SLUICE_API Result<void> fence_after(const DmaBuf& buffer, const SyncFile& fence,
                                                   Access access, Deadline deadline) noexcept;
 

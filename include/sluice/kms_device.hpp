@@ -97,6 +97,7 @@ public:
     /// Imports \p frame and makes it a framebuffer. The pixels stay where they are.
     /// \returns the framebuffer, or
     ///   - `unsupported`: the card takes no foreign buffers, or not this format or modifier;
+    ///   - `revoked`: the frame's owner has taken it back;
     ///   - `invalid_argument`: the card refuses the size or stride; see its limits in the message;
     ///   - `no_resources`: no memory or handle left.
     [[nodiscard]] Result<KmsFramebuffer> attach(const Frame& frame) const noexcept;

@@ -41,9 +41,11 @@ struct KmsFlip {
 
 /// A connector, the CRTC that drives it, and that CRTC's primary plane.
 ///
-/// The framebuffers on the screen, and those of a flip that is still to come, are kept alive here:
-/// destroying the output takes its frame off the screen, after the flip that is still to come: the
-/// kernel waits for that flip's in-fence then.
+/// The framebuffers on the screen, and those of a flip that is still to come, are kept alive here.
+/// Destroying the output lets go of them, and a framebuffer that nobody else holds leaves the
+/// screen then, after the flip that is still to come: the kernel waits for that flip's in-fence.
+///
+/// A frame on the screen, or on its way there or off it, is in use: `Frame::revoke` waits for it.
 ///
 /// Threads: one object belongs to one thread at a time. One that was moved from has no size and no
 /// formats, and refuses everything with `wrong_object`.
@@ -70,6 +72,7 @@ public:
     ///   - `invalid_argument`: no framebuffer, or one of another size than the output;
     ///   - `unsupported`: a format that the plane or the writeback connector does not take (the
     ///     message lists what it takes), no writeback connector, or a driver that takes no fences;
+    ///   - `revoked`: the owner of a frame has taken it back;
     ///   - `wrong_object`: a fence or an output that was moved from;
     ///   - `not_master`: another process holds the display;
     ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence;

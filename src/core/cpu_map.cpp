@@ -51,6 +51,7 @@ bool strict_by_environment() noexcept {
 } // namespace
 
 CpuMap::State::~State() {
+    strict.reset(); // before another mapping can have the address
     munmap(address, buffer.size());
 }
 

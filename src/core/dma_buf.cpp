@@ -40,7 +40,20 @@ static_assert(static_cast<unsigned>(Access::read) == DMA_BUF_SYNC_READ);
 static_assert(static_cast<unsigned>(Access::write) == DMA_BUF_SYNC_WRITE);
 static_assert(static_cast<unsigned>(Access::read_write) == DMA_BUF_SYNC_RW);
 
-constexpr const char* no_fd_left = "Close fds that are no longer used, or raise RLIMIT_NOFILE";
+/// What the caller can do about \p error, which a call on a buffer gave.
+const char* remedy_for(int error) noexcept {
+    switch (error) {
+    case EMFILE:
+    case ENFILE:
+        return "Close fds that are no longer used, or raise RLIMIT_NOFILE";
+    case ENOMEM:
+        return "Free memory and try again";
+    case EBADF:
+        return "Keep the fd open for as long as the buffer is used";
+    default:
+        return "Wait on the CPU instead (DmaBuf::wait, SyncFile::wait)";
+    }
+}
 
 Error not_a_dma_buf(int fd, std::string problem, int error) {
     return Error{.code = sys::code_of_wrong_object(error),
@@ -81,7 +94,8 @@ Error taken_over(const DmaBuf& buffer, const char* operation, int error) {
     return tl::unexpected(sys::failed_call(
         error, operation, describe(buffer),
         "the kernel gave no fence for access " + std::string(to_string(access)),
-        error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_before" : no_fd_left));
+        error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_before"
+                        : remedy_for(error)));
 }
 
 [[gnu::cold, gnu::noinline]] tl::unexpected<Error>
@@ -89,12 +103,18 @@ not_imported(const DmaBuf& buffer, const SyncFile& fence, Access access, int err
     constexpr const char* operation = "DmaBuf::import_fence";
     if (error == ENOTTY && !is_dma_buf(buffer.fd()))
         return tl::unexpected(taken_over(buffer, operation, error));
-    return tl::unexpected(sys::failed_call(
-        error, operation, describe(buffer),
-        "the kernel did not take " + sys::describe_fd(fence.fd()) + " as a fence for access " +
-            std::string(to_string(access)),
-        error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
-                        : "Wait for the fence on the CPU before handing the buffer over"));
+    Error failure =
+        sys::failed_call(error, operation, describe(buffer),
+                         "the kernel did not take " + sys::describe_fd(fence.fd()) +
+                             " as a fence for access " + std::string(to_string(access)),
+                         error == ENOTTY ? "This kernel has no such call (6.0 has): use fence_after"
+                                         : remedy_for(error));
+    // All that the kernel says EINVAL to here is a fd that is no sync_file.
+    if (error == EINVAL) {
+        failure.code = Errc::wrong_object;
+        failure.remedy = "Find who closes a fd that a SyncFile owns";
+    }
+    return tl::unexpected(std::move(failure));
 }
 
 /// DmaBuf::import_fence of a fence without a fd.
@@ -123,8 +143,8 @@ Error still_pending(const DmaBuf& buffer, Access access) {
                  .remedy = "Allow more time, or find who left the fence and never signals it"};
 }
 
-Error cannot_poll(const DmaBuf& buffer, int error) {
-    return sys::failed_call(error, wait_operation, describe(buffer), "cannot be polled",
+Error cannot_poll(const DmaBuf& buffer, const char* operation, int error) {
+    return sys::failed_call(error, operation, describe(buffer), "cannot be polled",
                             "Keep the fd open while waiting");
 }
 
@@ -152,7 +172,7 @@ Result<void> wait_for_export(const DmaBuf& buffer, Access access, Deadline deadl
     const short events = DmaBuf::poll_events(access);
     for (;;) {
         if (error != 0)
-            return tl::unexpected(cannot_poll(buffer, error));
+            return tl::unexpected(cannot_poll(buffer, wait_operation, error));
         if (Deadline::clock::now() >= deadline)
             return tl::unexpected(still_pending(buffer, access));
         int idle = 0;
@@ -253,6 +273,13 @@ Result<void> DmaBuf::import_fence(const SyncFile& fence, Access access) const no
 short DmaBuf::poll_events(Access access) noexcept {
     // "Implicit Fence Poll Support" in the kernel's dma-buf document.
     return writes(access) ? POLLOUT : POLLIN;
+}
+
+Result<bool> DmaBuf::idle(Access access) const noexcept {
+    const int ready = sys::poll_now(fd_.get(), poll_events(access));
+    if (ready < 0)
+        return tl::unexpected(cannot_poll(*this, "DmaBuf::idle", errno));
+    return ready > 0;
 }
 
 Result<void> DmaBuf::wait(Access access, Deadline deadline) const noexcept {

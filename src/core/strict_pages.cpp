@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -21,10 +22,11 @@ namespace sluice {
 struct StrictPages::Range {
     std::mutex lock; // of the counts and the protection; the handler only reads the counts
     std::atomic<std::byte*> begin = nullptr;
-    std::atomic<std::size_t> size = 0; // 0: free
+    std::atomic<std::size_t> size = 0; // 0: nothing of it is guarded
     std::atomic<unsigned> readers = 0;
     std::atomic<unsigned> writers = 0;
     std::array<char, 192> what{};
+    bool taken = true; // under ranges_lock; its size comes later
     Range* next = nullptr;
 };
 
@@ -126,7 +128,7 @@ Range* take_range() {
     static std::once_flag installed;
     std::call_once(installed, install_handler);
     for (Range* range = ranges.load(std::memory_order_relaxed); range; range = range->next)
-        if (range->size.load(std::memory_order_relaxed) == 0)
+        if (!std::exchange(range->taken, true))
             return range;
     auto* range = new Range;
     range->next = ranges.load(std::memory_order_relaxed);
@@ -149,6 +151,7 @@ StrictPages::StrictPages(void* address, std::size_t size, std::string_view what)
 StrictPages::~StrictPages() {
     const std::scoped_lock held(ranges_lock);
     range_->size.store(0, std::memory_order_release);
+    range_->taken = false;
 }
 
 int StrictPages::open(bool writes) noexcept {

@@ -31,14 +31,18 @@ std::string describe_fd(int fd) {
     std::array<char, 128> target{};
     const std::string link = "/proc/self/fd/" + std::to_string(fd);
     const ssize_t length = readlink(link.c_str(), target.data(), target.size());
+    std::string text = "fd " + std::to_string(fd);
+    // Without /proc there is no link of a fd that is open, either.
+    const bool closed = length < 0 && fcntl(fd, F_GETFD) < 0 && errno == EBADF;
     errno = saved;
-    const std::string text = "fd " + std::to_string(fd);
-    if (length < 0)
+    if (closed)
         return text + " (closed)";
+    if (length < 0)
+        return text;
     // A buffer's name is part of it, and anybody who holds the buffer may have chosen that.
     std::string shown;
     for (const char letter : std::span(target).first(static_cast<std::size_t>(length)))
-        shown += letter < ' ' || letter == 0x7f ? '?' : letter;
+        shown += letter < ' ' || letter > '~' ? '?' : letter; // whether char is signed or not
     return text + " ('" + shown + "')";
 }
 

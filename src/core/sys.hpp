@@ -21,7 +21,8 @@ namespace sluice::sys {
 /// "EINVAL (Invalid argument)".
 [[nodiscard]] std::string errno_text(int error);
 
-/// "fd 7 ('anon_inode:[eventfd]')", "fd 9 (closed)", "fd -1 (none)".
+/// "fd 7 ('anon_inode:[eventfd]')", "fd 9 (closed)", "fd -1 (none)"; "fd 7" where /proc does not
+/// tell.
 [[nodiscard]] std::string describe_fd(int fd);
 
 /// The code that \p error means where the operation knows no better.

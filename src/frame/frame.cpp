@@ -170,6 +170,11 @@ struct Frame::State {
     unsigned uses = 0;
     std::atomic<bool> revoked = false; // set under the lock
     std::vector<std::weak_ptr<FrameWatcher>> watchers;
+    struct Leaving {
+        std::uint64_t user;
+        SyncFile fence;
+    };
+    std::vector<Leaving> leaving; // accesses that end by themselves; one for each user
 
     std::atomic<long> attachments = 0;
 };
@@ -181,12 +186,9 @@ Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers)
     const FormatInfo* format = find_format(layout.format);
     std::optional<Refusal> refusal;
     if (format == nullptr) {
-        std::string known;
-        for (const FormatInfo& each : formats())
-            known += (known.empty() ? "" : ", ") + std::string(each.name);
         refusal =
             Refusal{Errc::unsupported, format_name(layout.format) + " is not a format it knows",
-                    "Use one of " + known};
+                    "Use one of the " + to_string(formats().size()) + " that formats() lists"};
     } else {
         if (layout.plane_count == 0)
             layout.plane_count = format->plane_count;
@@ -218,6 +220,13 @@ Result<Frame> Frame::create(const FrameLayout& asked, std::span<DmaBuf> buffers)
     return Frame(std::move(state));
 }
 
+Result<Frame> Frame::create(const FrameLayout& layout, std::vector<DmaBuf>&& buffers) noexcept {
+    auto frame = create(layout, std::span(buffers));
+    if (frame)
+        buffers.clear();
+    return frame;
+}
+
 Result<Frame> Frame::create(const FrameLayout& layout, DmaBuf&& buffer) noexcept {
     return create(layout, std::span(&buffer, 1));
 }
@@ -239,7 +248,12 @@ Result<void> Frame::revoke(Deadline deadline) const noexcept {
                       .problem = to_string(state_->uses) +
                                  (state_->uses == 1 ? " access was" : " accesses were") +
                                  " still open at the deadline",
-                      .remedy = "End the accesses, and revoke again"});
+                      .remedy = "End the accesses, have screens show another frame, and revoke "
+                                "again"});
+    }
+    if (auto left = FrameUse::wait_for_leaving(*this, deadline); !left) {
+        left.error().operation = operation;
+        return left;
     }
     for (const DmaBuf& each : buffers())
         if (auto idle = wait_for_the_end(each, deadline); !idle) {
@@ -311,6 +325,40 @@ void FrameUse::end(const Frame& frame) noexcept {
     }
     if (last)
         state->unused.notify_all();
+}
+
+void FrameUse::end_after(const Frame& frame, std::uint64_t user, SyncFile&& fence) noexcept {
+    {
+        const std::scoped_lock held(frame.state_->lock);
+        auto& all = frame.state_->leaving;
+        const auto before = std::ranges::find(all, user, &Frame::State::Leaving::user);
+        if (before != all.end())
+            before->fence = std::move(fence);
+        else
+            all.push_back({.user = user, .fence = std::move(fence)});
+    }
+    end(frame);
+}
+
+Result<void> FrameUse::wait_for_leaving(const Frame& frame, Deadline deadline) {
+    std::vector<SyncFile> fences; // of our own: another thread may revoke the frame as well
+    {
+        const std::scoped_lock held(frame.state_->lock);
+        for (const auto& each : frame.state_->leaving) {
+            auto fence = each.fence.duplicate();
+            if (!fence)
+                return tl::unexpected(std::move(fence.error()));
+            fences.push_back(std::move(*fence));
+        }
+    }
+    for (const SyncFile& each : fences)
+        if (auto left = each.wait(deadline); !left && left.error().code != Errc::fence_failed) {
+            left.error().object = describe(frame.layout(), frame.buffers());
+            left.error().problem = "it was still on its way off a screen at the deadline";
+            left.error().remedy = "Allow more time";
+            return left;
+        }
+    return {};
 }
 
 const FrameLayout& Frame::layout() const noexcept {

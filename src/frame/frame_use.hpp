@@ -3,10 +3,12 @@
 /// Who uses a frame, as `Frame::revoke` sees it. Not installed.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string_view>
 
 #include <sluice/frame.hpp>
+#include <sluice/sync_file.hpp>
 
 namespace sluice {
 
@@ -27,6 +29,13 @@ struct FrameUse {
     /// \p operation.
     [[nodiscard]] static Result<void> begin(const Frame& frame, std::string_view operation);
     static void end(const Frame& frame) noexcept;
+    /// Instead of `end`: the access is over once \p fence has signalled. \param user a number of
+    /// the one whose access it was; what it left here before is over by now, and forgotten.
+    static void end_after(const Frame& frame, std::uint64_t user, SyncFile&& fence) noexcept;
+
+    /// Waits for what `end_after` left. \returns nothing, or as `SyncFile::duplicate` and `wait`,
+    /// but never `fence_failed`: what failed is over too.
+    [[nodiscard]] static Result<void> wait_for_leaving(const Frame& frame, Deadline deadline);
 
     /// The error that `begin` gives for a frame that is revoked.
     [[nodiscard]] static Error refusal(const Frame& frame, std::string_view operation);

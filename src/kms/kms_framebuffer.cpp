@@ -10,6 +10,7 @@
 
 #include "core/dma_buf_text.hpp"
 #include "core/sys.hpp"
+#include "frame/frame_use.hpp"
 #include "kms/drm_ptr.hpp"
 #include "kms/kms_state.hpp"
 #include <sluice/format.hpp>
@@ -105,10 +106,22 @@ private:
     std::uint32_t count_ = 0;
 };
 
+/// The access that the import is.
+struct Attaching {
+    explicit Attaching(const Frame& of) noexcept : frame(of) {}
+    Attaching(const Attaching&) = delete;
+    Attaching& operator=(const Attaching&) = delete;
+    ~Attaching() { FrameUse::end(frame); }
+
+    const Frame& frame;
+};
+
 } // namespace
 
 KmsFramebuffer::State::~State() {
-    drmModeRmFB(device->fd.get(), id);
+    drmModeRmFB(device->fd.get(), id); // takes it off every screen, and waits for that
+    for (unsigned i = 0; i < left_behind; ++i)
+        FrameUse::end(frame);
 }
 
 KmsFramebuffer::KmsFramebuffer(std::shared_ptr<const State> state) noexcept
@@ -150,6 +163,9 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
                                  : "the card takes no modifiers, so LINEAR frames only",
                   .remedy = "Allocate the frame LINEAR"});
 
+    if (auto used = FrameUse::begin(frame, operation); !used)
+        return tl::unexpected(std::move(used.error()));
+    const Attaching attaching{frame};
     const std::lock_guard lock(state_->handles);
     Handles imported(fd);
     for (const DmaBuf& buffer : frame.buffers())

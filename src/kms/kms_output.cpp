@@ -13,6 +13,7 @@
 #include "core/dma_buf_text.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
+#include "frame/frame_use.hpp"
 #include "kms/drm_ptr.hpp"
 #include "kms/kms_state.hpp"
 #include <sluice/format.hpp>
@@ -527,7 +528,52 @@ int KmsAtomicRequest::commit(int fd, std::uint32_t flags) noexcept {
     return sys::ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request) == 0 ? 0 : errno;
 }
 
+KmsUse& KmsUse::operator=(KmsUse&& other) noexcept {
+    if (this != &other) {
+        end();
+        framebuffer_ = std::move(other.framebuffer_);
+        open_ = std::exchange(other.open_, false);
+    }
+    return *this;
+}
+
+Result<KmsUse> KmsUse::begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer,
+                             const char* operation) {
+    if (auto used = FrameUse::begin(framebuffer->frame, operation); !used)
+        return tl::unexpected(std::move(used.error()));
+    return KmsUse(std::move(framebuffer), true);
+}
+
+void KmsUse::end() noexcept {
+    if (std::exchange(open_, false))
+        FrameUse::end(framebuffer_->frame);
+}
+
+void KmsUse::end_after(std::uint64_t user, const SyncFile& fence) noexcept {
+    if (!open_)
+        return;
+    auto copy = fence.duplicate();
+    if (!copy)
+        return;
+    open_ = false;
+    FrameUse::end_after(framebuffer_->frame, user, std::move(*copy));
+}
+
+void KmsUse::leave_behind() noexcept {
+    if (std::exchange(open_, false))
+        framebuffer_->left_behind.fetch_add(1);
+}
+
+KmsOutput::State::State(std::shared_ptr<const KmsDevice::State> of) noexcept
+    : device(std::move(of)) {
+    static constinit std::atomic<std::uint64_t> users = 0;
+    screen_user = ++users;
+    capture_user = ++users;
+}
+
 KmsOutput::State::~State() {
+    for (KmsUse* each : {&shown, &leaving, &captured, &captured_before})
+        each->leave_behind();
     if (mode_blob != 0)
         drmModeDestroyPropertyBlob(device->fd.get(), mode_blob);
 }
@@ -569,6 +615,10 @@ Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
         return tl::unexpected(moved_from_output(operation));
     if (auto good = check(*state_, operation, commit); !good)
         return good;
+    // A test uses nothing, but what it would be told of a revoked frame is the same.
+    for (const KmsFramebuffer* each : {commit.framebuffer, commit.writeback})
+        if (each != nullptr && each->frame().revoked())
+            return tl::unexpected(FrameUse::refusal(each->frame(), operation));
     fill(*state_, commit, nullptr);
     if (const int error = state_->request.commit(state_->device->fd.get(),
                                                  DRM_MODE_ATOMIC_TEST_ONLY | flags_of(*state_));
@@ -584,6 +634,17 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     State& output = *state_;
     if (auto good = check(output, operation, commit); !good)
         return tl::unexpected(std::move(good.error()));
+    // Ended again on the way out where the card refuses.
+    auto showing = KmsUse::begin(commit.framebuffer->state_, operation);
+    if (!showing)
+        return tl::unexpected(std::move(showing.error()));
+    KmsUse capturing;
+    if (commit.writeback != nullptr) {
+        auto began = KmsUse::begin(commit.writeback->state_, operation);
+        if (!began)
+            return tl::unexpected(std::move(began.error()));
+        capturing = std::move(*began);
+    }
     OutFences out;
     fill(output, commit, &out);
     if (const int error = output.request.commit(output.device->fd.get(),
@@ -591,19 +652,20 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
         error != 0)
         return tl::unexpected(refused(output, operation, commit, error));
     output.routed = true;
-    output.leaving = std::exchange(output.shown, commit.framebuffer->state_);
-    output.captured_before =
-        std::exchange(output.captured, commit.writeback ? commit.writeback->state_ : nullptr);
+    output.leaving = std::exchange(output.shown, std::move(*showing));
+    output.captured_before = std::exchange(output.captured, std::move(capturing));
 
     UniqueFd writeback_fd(std::move(out.writeback));
     auto flip = take_fence(out.flip, output, "out-fence");
     if (!flip)
         return tl::unexpected(std::move(flip.error()));
+    output.leaving.end_after(output.screen_user, *flip);
     KmsFlip flipped{.out_fence = std::move(*flip), .writeback_fence = std::nullopt};
     if (commit.writeback != nullptr) {
         auto captured = take_fence(writeback_fd.release(), output, "writeback fence");
         if (!captured)
             return tl::unexpected(std::move(captured.error()));
+        output.captured.end_after(output.capture_user, *captured);
         flipped.writeback_fence = std::move(*captured);
     }
     return flipped;

@@ -3,6 +3,8 @@
 /// What a wrapped card, its framebuffers and its outputs share. Not installed.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -32,8 +34,8 @@ struct KmsDevice::State {
 };
 
 struct KmsFramebuffer::State {
-    State(std::shared_ptr<const KmsDevice::State> of, std::uint32_t fb, Frame shows) noexcept
-        : device(std::move(of)), id(fb), frame(std::move(shows)) {}
+    State(std::shared_ptr<const KmsDevice::State> of, std::uint32_t fb, const Frame& shows) noexcept
+        : device(std::move(of)), id(fb), frame(shows) {}
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
@@ -41,6 +43,39 @@ struct KmsFramebuffer::State {
     std::shared_ptr<const KmsDevice::State> device;
     std::uint32_t id;
     Frame frame;
+    // Outputs that went while they showed it: it stays on their screens until it is removed.
+    mutable std::atomic<unsigned> left_behind = 0;
+};
+
+/// A framebuffer that a card reads or writes, which is an access to its frame.
+class KmsUse {
+public:
+    KmsUse() = default;
+    KmsUse(KmsUse&& other) noexcept
+        : framebuffer_(std::move(other.framebuffer_)), open_(std::exchange(other.open_, false)) {}
+    KmsUse& operator=(KmsUse&& other) noexcept;
+    KmsUse(const KmsUse&) = delete;
+    KmsUse& operator=(const KmsUse&) = delete;
+    ~KmsUse() { end(); }
+
+    /// \returns it, or `revoked`, in the name of \p operation.
+    [[nodiscard]] static Result<KmsUse>
+    begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer, const char* operation);
+
+    /// The card is done with it.
+    void end() noexcept;
+    /// The card is done with it once \p fence, which is borrowed, has signalled. Costs a duplicate;
+    /// where there is no fd for that, it stays open. \param user as for `FrameUse::end_after`.
+    void end_after(std::uint64_t user, const SyncFile& fence) noexcept;
+    /// The card is done with it once the framebuffer is removed.
+    void leave_behind() noexcept;
+
+private:
+    KmsUse(std::shared_ptr<const KmsFramebuffer::State> framebuffer, bool open) noexcept
+        : framebuffer_(std::move(framebuffer)), open_(open) {}
+
+    std::shared_ptr<const KmsFramebuffer::State> framebuffer_;
+    bool open_ = false;
 };
 
 /// A KMS object's properties by name.
@@ -96,7 +131,7 @@ private:
 };
 
 struct KmsOutput::State {
-    explicit State(std::shared_ptr<const KmsDevice::State> of) noexcept : device(std::move(of)) {}
+    explicit State(std::shared_ptr<const KmsDevice::State> of) noexcept;
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
@@ -117,8 +152,9 @@ struct KmsOutput::State {
     KmsAtomicRequest request;
     // A commit is accepted only once the one before it has reached the screen, so the frame before
     // that one has left it: two are held.
-    std::shared_ptr<const KmsFramebuffer::State> shown, leaving;
-    std::shared_ptr<const KmsFramebuffer::State> captured, captured_before;
+    KmsUse shown, leaving;
+    KmsUse captured, captured_before;
+    std::uint64_t screen_user, capture_user; // to the frames
 };
 
 /// "vkms, fd 5 ('/dev/dri/card2')".

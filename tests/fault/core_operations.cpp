@@ -234,6 +234,12 @@ std::vector<Operation> buffer_operations() {
                  [=] { return my->buffer.import_fence(SyncFile::signalled(), Access::write); },
                  [](auto& imported) { return imported.has_value(); });
          }},
+        {"DmaBuf::idle",
+         [] {
+             auto my = busy_scene(Access::read);
+             return attempt([=] { return my->buffer.idle(Access::write); },
+                            [](auto& idle) { return idle && !*idle; });
+         }},
         {"DmaBuf::wait for an idle buffer",
          [] {
              auto my = std::make_shared<Scene>();

@@ -251,13 +251,15 @@ struct FrameScene {
     Frame frame = make();
 
     static Frame make() {
-        std::array buffers{udmabuf(4096), udmabuf(4096)};
+        std::vector<DmaBuf> buffers;
+        buffers.push_back(udmabuf(4096));
+        buffers.push_back(udmabuf(4096));
         return must(Frame::create(
             {.width = 16,
              .height = 16,
              .format = DRM_FORMAT_NV12,
              .planes = {FramePlane{.stride = 16}, FramePlane{.stride = 16, .buffer = 1}}},
-            buffers));
+            std::move(buffers)));
     }
     FrameScene() { EXPECT_TRUE(frame.buffer(1).import_fence(timeline.fence(1), Access::write)); }
 };

@@ -149,11 +149,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                              .plane_count = input.plane_count,
                              .planes = input.planes};
     (void)describe(layout);
-    const auto frame = Frame::create(layout, buffers);
+    const auto frame = Frame::create(layout, std::move(buffers));
     if (!frame) {
         const sluice::Error& error = frame.error();
         require(!error.problem.empty() && !error.remedy.empty() && !error.object.empty());
-        for (std::size_t i = 0; i < buffers.size(); ++i)
+        require(buffers.size() == fds.size());
+        for (std::size_t i = 0; i < fds.size(); ++i)
             require(buffers[i].fd() == fds[i]);
         return 0;
     }
@@ -166,8 +167,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (got.modifier == DRM_FORMAT_MOD_LINEAR)
             require(lies_in(got, i, holds));
     }
-    for (const DmaBuf& buffer : buffers)
-        require(buffer.fd() == -1);
+    require(buffers.empty());
     for (const DmaBuf& one : frame->buffers())
         for (const DmaBuf& other : frame->buffers())
             require(&one == &other || !same_buffer(one, other));

@@ -29,6 +29,7 @@ int __real_fstatfs(int fd, struct statfs* filesystem);
 int __real_statx(int folder, const char* path, int flags, unsigned wanted, struct statx* status);
 int __real_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask);
 void* __real_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset);
+ssize_t __real_readlink(const char* path, char* text, size_t size);
 int __real_munmap(void* at, size_t size);
 int __real_mprotect(void* at, size_t size, int protection);
 
@@ -84,6 +85,11 @@ int __wrap_statx(int folder, const char* path, int flags, unsigned wanted, struc
 int __wrap_ppoll(pollfd* fds, nfds_t count, const timespec* timeout, const sigset_t* mask) {
     return script && script->ppoll ? script->ppoll(fds, count, timeout)
                                    : __real_ppoll(fds, count, timeout, mask);
+}
+
+ssize_t __wrap_readlink(const char* path, char* text, size_t size) {
+    return script && script->readlink ? script->readlink(path, text, size)
+                                      : __real_readlink(path, text, size);
 }
 
 void* __wrap_mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) {

@@ -30,6 +30,7 @@ struct ScriptedLibc {
     std::function<int(int fd, struct statfs* filesystem)> fstatfs;
     std::function<int(int fd, struct statx* status)> statx;
     std::function<int(pollfd* fds, nfds_t count, const timespec* timeout)> ppoll;
+    std::function<ssize_t(const char* path, char* text, size_t size)> readlink;
     std::function<void*(void* at, size_t size, int protection, int flags, int fd, off_t offset)>
         mmap;
     std::function<int(void* at, size_t size)> munmap;

@@ -229,6 +229,10 @@ TEST_F(CostSystemTest, WaitsForABuffer) {
         "DmaBuf::wait, idle", 1, [&] { EXPECT_TRUE(idle.wait(Access::write, soon())); },
         [&] { by_hand::wait_buffer(idle.fd(), POLLOUT, writing); });
 
+    expect_cost(
+        "DmaBuf::idle", 1, [&] { EXPECT_TRUE(idle.idle(Access::write).value()); },
+        [&] { EXPECT_EQ(by_hand::ready(idle.fd(), POLLOUT, 0), 1); });
+
     std::optional<SwSync> timeline;
     std::optional<DmaBuf> busy;
     std::optional<Waker> waker;

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/asleep.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
@@ -73,6 +74,75 @@ TEST_F(BufferLockTest, AThreadThatHoldsABufferIsNotLeftWaitingForItself) {
     EXPECT_EQ(again.error().code, Errc::busy);
     lock->release();
     EXPECT_TRUE(BufferLock::acquire(a, deadline_in(0s)));
+}
+
+TEST_F(BufferLockTest, AThreadIsNotTakenForAnEarlierOneOfTheSameId) {
+    const DmaBuf a = buffer();
+    std::optional<BufferLock> kept;
+    std::thread::id first;
+    std::jthread([&] {
+        first = std::this_thread::get_id();
+        kept = std::move(*BufferLock::acquire(a, deadline_in(1s)));
+    }).join();
+    bool reused = false; // glibc gives the next thread the stack of the last one, and so its id
+    for (int i = 0; i < 100 && !reused; ++i)
+        std::jthread([&] {
+            reused = std::this_thread::get_id() == first;
+            EXPECT_EQ(BufferLock::acquire(a, deadline_in(0s)).error().code, Errc::timed_out);
+        }).join();
+    EXPECT_TRUE(reused);
+    kept.reset();
+    EXPECT_TRUE(free(a)) << "whoever has it may release it";
+}
+
+TEST_F(BufferLockTest, WhoeverWaitsIsNotPassedByThoseWhoCameLater) {
+    const DmaBuf a = buffer();
+    const DmaBuf b = buffer();
+    const DmaBuf c = buffer();
+    auto lock = BufferLock::acquire(a, deadline_in(1s));
+    std::atomic<pid_t> waiter = 0;
+    std::atomic<bool> got = false;
+    std::jthread both([&] {
+        waiter = test::this_thread();
+        const std::array pair{&a, &b};
+        auto taken = BufferLock::acquire(pair, deadline_in(30s));
+        EXPECT_TRUE(taken) << taken.error().message();
+        got = true;
+    });
+    while (waiter == 0)
+        std::this_thread::yield();
+    test::until_it_sleeps_in(SYS_futex, waiter);
+    EXPECT_FALSE(free(b)) << "it is the waiter's next";
+    EXPECT_TRUE(free(c));
+    EXPECT_TRUE(BufferLock::acquire(b, deadline_in(0s))) << "the waiter waits for this thread";
+    EXPECT_FALSE(got);
+    lock->release();
+    both.join();
+    EXPECT_TRUE(free(b));
+}
+
+TEST_F(BufferLockTest, WhoeverGivesUpLetsThoseBehindGoOn) {
+    const DmaBuf a = buffer();
+    const DmaBuf b = buffer();
+    auto lock = BufferLock::acquire(a, deadline_in(1s));
+    std::atomic<pid_t> waiter = 0;
+    std::jthread both([&] {
+        waiter = test::this_thread();
+        const std::array pair{&a, &b};
+        EXPECT_FALSE(BufferLock::acquire(pair, deadline_in(200ms)));
+    });
+    while (waiter == 0)
+        std::this_thread::yield();
+    test::until_it_sleeps_in(SYS_futex, waiter);
+    std::jthread([&] { EXPECT_TRUE(BufferLock::acquire(b, deadline_in(10s))); }).join();
+}
+
+TEST_F(BufferLockTest, TakesAFramesBuffersAsTheyLie) {
+    const std::array buffers{buffer(), buffer()};
+    auto lock = BufferLock::acquire(buffers, deadline_in(1s));
+    ASSERT_TRUE(lock);
+    EXPECT_FALSE(free(buffers[0]));
+    EXPECT_FALSE(free(buffers[1]));
 }
 
 TEST_F(BufferLockTest, TakesAllOrNone) {

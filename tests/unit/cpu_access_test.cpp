@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include <sluice/log.hpp>
 
 #include "core/implicit_sync_probe.hpp"
+#include "core/strict_pages.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
@@ -516,6 +518,25 @@ TEST_F(StrictTest, TheEnvironmentSwitchesItOn) {
     }
     unsetenv("SLUICE_STRICT");
     EXPECT_EQ(*CpuMap::map(of, Access::read), quick);
+}
+
+TEST(StrictPagesTest, TwoThatAreMadeAtOnceShareNothing) {
+    ScriptedLibc libc;
+    std::array<std::byte, 2> first{};
+    std::array<std::byte, 2> second{};
+    std::optional<StrictPages> other;
+    std::vector<void*> protected_at;
+    libc.mprotect = [&](void* at, size_t, int) {
+        protected_at.push_back(at);
+        if (at == first.data() && !other) // as another thread may, between the two steps of making
+            other.emplace(second.data(), second.size(), "second");
+        return 0;
+    };
+    StrictPages pages(first.data(), first.size(), "first");
+    protected_at.clear();
+    EXPECT_EQ(pages.open(false), 0);
+    EXPECT_EQ(other->open(true), 0);
+    EXPECT_EQ(protected_at, (std::vector<void*>{first.data(), second.data()}));
 }
 
 } // namespace

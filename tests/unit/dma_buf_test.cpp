@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <chrono>
 #include <thread>
+#include <tuple>
 
 #include <fcntl.h>
 #include <linux/dma-buf.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/implicit_sync_probe.hpp"
+#include "core/sys.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"
@@ -85,6 +87,27 @@ TEST_F(DmaBufTest, RefusesNoFdAndAClosedOne) {
     expect_refused(DmaBuf::from_borrowed_fd(number), "(closed)");
     expect_refused(DmaBuf::from_fd(std::move(closed)), "(closed)");
     (void)closed.release(); // it was closed above
+}
+
+TEST_F(DmaBufTest, WithoutProcAnOpenFdIsNotSaidToBeClosed) {
+    ScriptedLibc libc;
+    libc.readlink = [](const char*, char*, size_t) {
+        errno = ENOENT;
+        return ssize_t{-1};
+    };
+    const auto fd = memfd(4096);
+    EXPECT_EQ(sys::describe_fd(fd.get()), "fd " + std::to_string(fd.get()));
+    const int number = UniqueFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)).get(); // closed again
+    EXPECT_EQ(sys::describe_fd(number), "fd " + std::to_string(number) + " (closed)");
+}
+
+TEST_F(DmaBufTest, WhatAStrangerNamedABufferCannotWriteToATerminal) {
+    ScriptedLibc libc;
+    libc.readlink = [](const char*, char* text, size_t) {
+        constexpr std::string_view name = "/dmabuf:a\x1b[2J\xc2\x9b\x7fz";
+        return static_cast<ssize_t>(name.copy(text, name.size()));
+    };
+    EXPECT_EQ(sys::describe_fd(0), "fd 0 ('/dmabuf:a?[2J???z')");
 }
 
 TEST_F(DmaBufTest, KnowsItsSizeAndIdentity) {
@@ -342,6 +365,60 @@ TEST_F(DmaBufTest, WaitGoesOnWhereTheTimerFiredEarly) {
     };
     EXPECT_TRUE(buffer_of(4096).wait(Access::read, deadline_in(5s)));
     EXPECT_EQ(calls, 2);
+}
+
+TEST_F(DmaBufTest, TellsIdleFromBusyByOnePoll) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    const DmaBuf buffer = buffer_of(4096);
+    int polls = 0;
+    short busy = POLLOUT; // readers are left
+    libc.ppoll = [&](pollfd* fds, nfds_t, const timespec* timeout) {
+        ++polls;
+        EXPECT_EQ(timeout->tv_sec + timeout->tv_nsec, 0);
+        fds->revents = static_cast<short>(fds->events & ~busy);
+        return fds->revents != 0 ? 1 : 0;
+    };
+    EXPECT_TRUE(buffer.idle(Access::read).value());
+    EXPECT_FALSE(buffer.idle(Access::write).value());
+    EXPECT_EQ(polls, 2);
+    libc.ppoll = [&](pollfd* fds, nfds_t, const timespec*) {
+        fds->revents = POLLNVAL;
+        return 1;
+    };
+    auto closed = buffer.idle(Access::read);
+    ASSERT_FALSE(closed);
+    EXPECT_EQ(closed.error().code, Errc::wrong_object);
+    EXPECT_EQ(closed.error().operation, "DmaBuf::idle");
+}
+
+TEST_F(DmaBufTest, RefusalsSayWhatHelps) {
+    ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    const DmaBuf buffer = buffer_of(4096);
+    int error = 0;
+    libc.ioctl = [&](int, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO)
+            return answer_pending(argument);
+        errno = error;
+        return -1;
+    };
+    for (const auto& [number, code, remedy] :
+         {std::tuple(EMFILE, Errc::no_resources, "RLIMIT_NOFILE"),
+          std::tuple(ENOMEM, Errc::no_resources, "memory"),
+          std::tuple(EBADF, Errc::wrong_object, "open")}) {
+        error = number;
+        auto refused = buffer.export_fence(Access::read);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, code);
+        EXPECT_NE(refused.error().remedy.find(remedy), std::string::npos)
+            << refused.error().message();
+    }
+    error = EINVAL; // what the kernel says of a fence's fd that is closed
+    const SyncFile fence = std::move(*SyncFile::from_fd(UniqueFd(eventfd(0, EFD_CLOEXEC))));
+    auto refused = buffer.import_fence(fence, Access::read);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::wrong_object);
 }
 
 TEST_F(DmaBufTest, WaitOnAClosedFdIsAnErrorAndNoEndlessWait) {
