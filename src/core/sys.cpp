@@ -119,9 +119,13 @@ bool is_anonymous(const struct statx& status) noexcept {
     return (status.stx_mode & S_IFMT) == 0;
 }
 
-void take_back(int number, int original) noexcept {
+bool same_open_file(int one, int other) noexcept {
     const pid_t self = getpid();
-    if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)
+    return syscall(SYS_kcmp, self, self, KCMP_FILE, one, other) == 0;
+}
+
+void take_back(int number, int original) noexcept {
+    if (same_open_file(number, original))
         close(number);
 }
 

@@ -5,6 +5,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
+#include <set>
 #include <utility>
 
 #include <drm_fourcc.h>
@@ -67,14 +69,14 @@ std::vector<std::uint32_t> words_of_blob(int fd, std::uint64_t blob) {
 /// none.
 void add_shown(const KmsDevice::State& device, const drmModePlane& plane, std::uint64_t in_formats,
                std::vector<FormatSupport>& to) {
-    const int fd = device.fd.get();
+    const int fd = device.file->fd();
     const DrmBlob blob(in_formats != 0
                            ? drmModeGetPropertyBlob(fd, static_cast<std::uint32_t>(in_formats))
                            : nullptr);
     if (blob) {
         drmModeFormatModifierIterator each{};
         while (drmModeFormatModifierBlobIterNext(blob.get(), &each))
-            if (each.mod == DRM_FORMAT_MOD_LINEAR || device.takes_modifiers)
+            if (each.mod == DRM_FORMAT_MOD_LINEAR || device.caps.modifiers)
                 to.push_back({.format = each.fmt, .modifier = each.mod, .uses = Uses::scan_out});
         return;
     }
@@ -101,8 +103,8 @@ Snooping snooping_of(std::string_view driver) {
 /// The parts of one output, each found or not.
 class Search {
 public:
-    Search(std::shared_ptr<const KmsDevice::State> device, const KmsOutputInfo& info)
-        : device_(std::move(device)), fd_(device_->fd.get()), info_(info) {}
+    Search(std::shared_ptr<KmsDevice::State> device, const KmsOutputInfo& info)
+        : device_(std::move(device)), fd_(device_->file->fd()), info_(info) {}
 
     /// Fills \p output. \returns what is missing, or an empty text.
     std::string run(KmsOutput::State& output) {
@@ -208,9 +210,9 @@ private:
 
     void describe_to_others(const drmModeConnector& connector, KmsOutput::State& output) const {
         ImporterCaps& caps = output.caps;
-        caps.name = "kms " + device_->driver + " " + connector_name(connector);
-        caps.device = sys::device_of_fd(fd_);
-        caps.snooping = snooping_of(device_->driver);
+        caps.name = "kms " + device_->file->driver() + " " + connector_name(connector);
+        caps.device = device_->device;
+        caps.snooping = snooping_of(device_->file->driver());
         caps.min_width = output.mode.hdisplay;
         caps.min_height = output.mode.vdisplay;
         for (FormatSupport& each : caps.formats) {
@@ -274,7 +276,7 @@ private:
         }
     }
 
-    std::shared_ptr<const KmsDevice::State> device_;
+    std::shared_ptr<KmsDevice::State> device_;
     int fd_;
     const KmsOutputInfo& info_;
     DrmResources resources_;
@@ -311,7 +313,7 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
     const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
         return tl::unexpected(Error{.code = code,
                                     .operation = operation,
-                                    .object = output.name + " of " + describe(*output.device),
+                                    .object = output.name + " of " + describe(*output.device->file),
                                     .problem = std::move(problem),
                                     .remedy = std::move(remedy)});
     };
@@ -362,7 +364,7 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
     if (output.writeback == 0)
         return tl::unexpected(Error{.code = Errc::unsupported,
                                     .operation = operation,
-                                    .object = output.name + " of " + describe(*output.device),
+                                    .object = output.name + " of " + describe(*output.device->file),
                                     .problem = "the output has no writeback connector",
                                     .remedy = "Ask KmsDevice::find_output for one"});
     return check(output, operation, "the writeback connector", *commit.writeback, Uses::capture);
@@ -430,7 +432,7 @@ void fill(KmsOutput::State& output, const KmsCommit& commit, OutFences* out) {
 Error refused(const KmsOutput::State& output, const char* operation, const KmsCommit& commit,
               int error) {
     Error failure =
-        sys::failed_call(error, operation, output.name + " of " + describe(*output.device),
+        sys::failed_call(error, operation, output.name + " of " + describe(*output.device->file),
                          "the card refused " + describe(commit.framebuffer->frame().layout()),
                          "See the kernel log with drm.debug=0x10 for the check that failed");
     switch (error) {
@@ -473,7 +475,7 @@ Result<SyncFile> take_fence(std::int32_t fd, const KmsOutput::State& output, con
         return tl::unexpected(
             Error{.code = Errc::failed,
                   .operation = "KmsOutput::commit",
-                  .object = output.name + " of " + describe(*output.device),
+                  .object = output.name + " of " + describe(*output.device->file),
                   .problem = std::string("the card took the frame, but gave no ") + which,
                   .remedy = "Take the frame as shown at an unknown time"});
     return SyncFileAdopt::adopt(UniqueFd(std::move(fd)));
@@ -532,40 +534,43 @@ KmsUse& KmsUse::operator=(KmsUse&& other) noexcept {
     if (this != &other) {
         end();
         framebuffer_ = std::move(other.framebuffer_);
-        open_ = std::exchange(other.open_, false);
+        frame_ = std::exchange(other.frame_, std::nullopt);
     }
     return *this;
 }
 
 Result<KmsUse> KmsUse::begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer,
-                             const char* operation) {
-    if (auto used = FrameUse::begin(framebuffer->frame, operation); !used)
+                             const Frame& frame, const char* operation) {
+    if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    return KmsUse(std::move(framebuffer), true);
+    return KmsUse(std::move(framebuffer), frame);
 }
 
 void KmsUse::end() noexcept {
-    if (std::exchange(open_, false))
-        FrameUse::end(framebuffer_->frame);
+    if (const auto frame = std::exchange(frame_, std::nullopt))
+        FrameUse::end(*frame);
 }
 
 void KmsUse::end_after(std::uint64_t user, const SyncFile& fence) noexcept {
-    if (!open_)
+    if (!frame_)
         return;
     auto copy = fence.duplicate();
     if (!copy)
         return;
-    open_ = false;
-    FrameUse::end_after(framebuffer_->frame, user, std::move(*copy));
+    FrameUse::end_after(*std::exchange(frame_, std::nullopt), user, std::move(*copy));
 }
 
-void KmsUse::leave_behind() noexcept {
-    if (std::exchange(open_, false))
-        framebuffer_->left_behind.fetch_add(1);
+void KmsUse::leave_behind(KmsDevice::State& device) noexcept {
+    const auto frame = std::exchange(frame_, std::nullopt);
+    if (!frame)
+        return;
+    framebuffer_->leave_behind(*frame);
+    // Kept there it would stay on the screen, and the frame in use, for as long as the frame is
+    // held.
+    device.framebuffers.drop_where([this](const auto& each) { return each == framebuffer_; });
 }
 
-KmsOutput::State::State(std::shared_ptr<const KmsDevice::State> of) noexcept
-    : device(std::move(of)) {
+KmsOutput::State::State(std::shared_ptr<KmsDevice::State> of) noexcept : device(std::move(of)) {
     static constinit std::atomic<std::uint64_t> users = 0;
     screen_user = ++users;
     capture_user = ++users;
@@ -573,9 +578,9 @@ KmsOutput::State::State(std::shared_ptr<const KmsDevice::State> of) noexcept
 
 KmsOutput::State::~State() {
     for (KmsUse* each : {&shown, &leaving, &captured, &captured_before})
-        each->leave_behind();
+        each->leave_behind(*device);
     if (mode_blob != 0)
-        drmModeDestroyPropertyBlob(device->fd.get(), mode_blob);
+        drmModeDestroyPropertyBlob(device->file->fd(), mode_blob);
 }
 
 KmsOutput::KmsOutput(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -620,7 +625,7 @@ Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
         if (each != nullptr && each->frame().revoked())
             return tl::unexpected(FrameUse::refusal(each->frame(), operation));
     fill(*state_, commit, nullptr);
-    if (const int error = state_->request.commit(state_->device->fd.get(),
+    if (const int error = state_->request.commit(state_->device->file->fd(),
                                                  DRM_MODE_ATOMIC_TEST_ONLY | flags_of(*state_));
         error != 0)
         return tl::unexpected(refused(*state_, operation, commit, error));
@@ -635,19 +640,19 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     if (auto good = check(output, operation, commit); !good)
         return tl::unexpected(std::move(good.error()));
     // Ended again on the way out where the card refuses.
-    auto showing = KmsUse::begin(commit.framebuffer->state_, operation);
+    auto showing = KmsUse::begin(commit.framebuffer->state_, commit.framebuffer->frame_, operation);
     if (!showing)
         return tl::unexpected(std::move(showing.error()));
     KmsUse capturing;
     if (commit.writeback != nullptr) {
-        auto began = KmsUse::begin(commit.writeback->state_, operation);
+        auto began = KmsUse::begin(commit.writeback->state_, commit.writeback->frame_, operation);
         if (!began)
             return tl::unexpected(std::move(began.error()));
         capturing = std::move(*began);
     }
     OutFences out;
     fill(output, commit, &out);
-    if (const int error = output.request.commit(output.device->fd.get(),
+    if (const int error = output.request.commit(output.device->file->fd(),
                                                 DRM_MODE_ATOMIC_NONBLOCK | flags_of(output));
         error != 0)
         return tl::unexpected(refused(output, operation, commit, error));
@@ -674,23 +679,29 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
 Result<DmaBuf> KmsOutput::on_screen() const noexcept {
     if (!state_)
         return tl::unexpected(moved_from_output("KmsOutput::on_screen"));
-    const int fd = state_->device->fd.get();
+    const int fd = state_->device->file->fd();
     const auto refuse = [&](const char* problem) {
         return tl::unexpected(sys::failed_call(
-            errno, "KmsOutput::on_screen", state_->name + " of " + describe(*state_->device),
+            errno, "KmsOutput::on_screen", state_->name + " of " + describe(*state_->device->file),
             problem, "Commit a frame first, and be the display's master (or CAP_SYS_ADMIN)"));
     };
     const DrmPlane plane(drmModeGetPlane(fd, state_->plane));
     if (!plane)
         return refuse("the plane cannot be asked");
-    const std::lock_guard lock(state_->device->handles);
     const DrmFramebuffer shown(drmModeGetFB2(fd, plane->fb_id));
     if (!shown || shown->handles[0] == 0)
         return refuse("the kernel does not tell which memory the plane shows");
+    // GETFB2 made them for this question, one for each buffer.
+    std::set<std::uint32_t> handles(std::begin(shown->handles), std::end(shown->handles));
+    handles.erase(0);
+    KmsFile& file = *state_->device->file;
+    for (const std::uint32_t each : handles)
+        file.adopt(each);
     int raw = -1;
     const int refused = drmPrimeHandleToFD(fd, shown->handles[0], DRM_CLOEXEC, &raw);
     const int error = errno;
-    drmCloseBufferHandle(fd, shown->handles[0]); // GETFB2 made it for this question
+    for (const std::uint32_t each : handles)
+        file.release(each);
     errno = error;
     if (refused != 0)
         return refuse("the kernel gives no dma-buf for the memory that the plane shows");
@@ -700,21 +711,21 @@ Result<DmaBuf> KmsOutput::on_screen() const noexcept {
 Result<KmsOutput> KmsDevice::find_output(const KmsOutputInfo& info) const noexcept {
     constexpr const char* operation = "KmsDevice::find_output";
     auto output = std::make_unique<KmsOutput::State>(state_);
-    std::string missing = info.writeback && !state_->has_writeback
+    std::string missing = info.writeback && !state_->caps.writeback
                               ? "its driver has no writeback connectors"
                               : Search(state_, info).run(*output);
     if (!missing.empty())
         return tl::unexpected(
             Error{.code = Errc::unsupported,
                   .operation = operation,
-                  .object = describe(*state_),
+                  .object = describe(*state_->file),
                   .problem = std::move(missing),
                   .remedy = info.writeback
                                 ? "Use a card that captures its screen (vkms does), or ask for none"
                                 : "Connect a screen, or ask for a size that it has"});
-    if (drmModeCreatePropertyBlob(state_->fd.get(), &output->mode, sizeof output->mode,
+    if (drmModeCreatePropertyBlob(state_->file->fd(), &output->mode, sizeof output->mode,
                                   &output->mode_blob) != 0)
-        return tl::unexpected(sys::failed_call(errno, operation, describe(*state_),
+        return tl::unexpected(sys::failed_call(errno, operation, describe(*state_->file),
                                                "the kernel took no copy of the mode",
                                                "Free kernel memory and try again"));
     return KmsOutput(std::move(output));

@@ -3,48 +3,59 @@
 /// What a wrapped card, its framebuffers and its outputs share. Not installed.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <xf86drmMode.h>
 
+#include "frame/attachment_cache.hpp"
+#include "kms/kms_file.hpp"
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
 
 namespace sluice {
 
-struct KmsDevice::State {
-    State(UniqueFd&& card, std::string driver_name, bool modifiers, bool writeback) noexcept
-        : fd(std::move(card)), driver(std::move(driver_name)), takes_modifiers(modifiers),
-          has_writeback(writeback) {}
-
-    UniqueFd fd;
-    std::string driver;
-    bool takes_modifiers; // DRM_CAP_ADDFB2_MODIFIERS
-    bool has_writeback;   // DRM_CLIENT_CAP_WRITEBACK_CONNECTORS was granted
-
-    // Importing the same buffer twice gives the same GEM handle, which is not counted: from the
-    // import to the closing of the handle only one thread may be at it.
-    mutable std::mutex handles;
-};
-
+/// A frame's framebuffer in an open file, or why the card makes none.
 struct KmsFramebuffer::State {
-    State(std::shared_ptr<const KmsDevice::State> of, std::uint32_t fb, const Frame& shows) noexcept
-        : device(std::move(of)), id(fb), frame(shows) {}
+    State(std::shared_ptr<KmsFile> in, const Frame& of, std::uint32_t number) noexcept;
+    State(std::shared_ptr<KmsFile> in, const Frame& of, Error&& why) noexcept;
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
 
-    std::shared_ptr<const KmsDevice::State> device;
-    std::uint32_t id;
-    Frame frame;
-    // Outputs that went while they showed it: it stays on their screens until it is removed.
-    mutable std::atomic<unsigned> left_behind = 0;
+    /// An output goes that shows \p shown by it: it stays on the screen until it is removed.
+    void leave_behind(const Frame& shown) const;
+
+    std::shared_ptr<KmsFile> file;
+    Frame frame; // while it is held its buffers' inodes name no other buffer
+    std::uint32_t id = 0;
+    std::optional<Error> refusal;
+
+private:
+    mutable std::mutex left_lock_;
+    mutable std::vector<Frame> left_behind_;
+};
+
+/// Framebuffers differ in nothing but their frames.
+struct KmsFramebufferKey {
+    [[nodiscard]] bool operator==(const KmsFramebufferKey&) const noexcept = default;
+    [[nodiscard]] static std::uint64_t hash() noexcept { return 0; }
+};
+
+struct KmsDevice::State final : FrameWatcher, std::enable_shared_from_this<State> {
+    State(std::shared_ptr<KmsFile> wrapped, const KmsDeviceCaps& can, const KmsDeviceInfo& info);
+
+    void revoked(const Frame& frame) noexcept override { framebuffers.drop(frame); }
+
+    std::shared_ptr<KmsFile> file;
+    KmsDeviceCaps caps;
+    std::string device;
+    AttachmentCache<KmsFramebuffer::State, KmsFramebufferKey> framebuffers;
 };
 
 /// A framebuffer that a card reads or writes, which is an access to its frame.
@@ -52,7 +63,8 @@ class KmsUse {
 public:
     KmsUse() = default;
     KmsUse(KmsUse&& other) noexcept
-        : framebuffer_(std::move(other.framebuffer_)), open_(std::exchange(other.open_, false)) {}
+        : framebuffer_(std::move(other.framebuffer_)),
+          frame_(std::exchange(other.frame_, std::nullopt)) {}
     KmsUse& operator=(KmsUse&& other) noexcept;
     KmsUse(const KmsUse&) = delete;
     KmsUse& operator=(const KmsUse&) = delete;
@@ -60,22 +72,23 @@ public:
 
     /// \returns it, or `revoked`, in the name of \p operation.
     [[nodiscard]] static Result<KmsUse>
-    begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer, const char* operation);
+    begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer, const Frame& frame,
+          const char* operation);
 
     /// The card is done with it.
     void end() noexcept;
     /// The card is done with it once \p fence, which is borrowed, has signalled. Costs a duplicate;
     /// where there is no fd for that, it stays open. \param user as for `FrameUse::end_after`.
     void end_after(std::uint64_t user, const SyncFile& fence) noexcept;
-    /// The card is done with it once the framebuffer is removed.
-    void leave_behind() noexcept;
+    /// The card is done with it once the framebuffer is removed, so \p device lets go of that.
+    void leave_behind(KmsDevice::State& device) noexcept;
 
 private:
-    KmsUse(std::shared_ptr<const KmsFramebuffer::State> framebuffer, bool open) noexcept
-        : framebuffer_(std::move(framebuffer)), open_(open) {}
+    KmsUse(std::shared_ptr<const KmsFramebuffer::State> framebuffer, const Frame& frame) noexcept
+        : framebuffer_(std::move(framebuffer)), frame_(frame) {}
 
     std::shared_ptr<const KmsFramebuffer::State> framebuffer_;
-    bool open_ = false;
+    std::optional<Frame> frame_; // whose use is open
 };
 
 /// A KMS object's properties by name.
@@ -131,12 +144,12 @@ private:
 };
 
 struct KmsOutput::State {
-    explicit State(std::shared_ptr<const KmsDevice::State> of) noexcept;
+    explicit State(std::shared_ptr<KmsDevice::State> of) noexcept;
     State(const State&) = delete;
     State& operator=(const State&) = delete;
     ~State();
 
-    std::shared_ptr<const KmsDevice::State> device;
+    std::shared_ptr<KmsDevice::State> device;
     std::string name;
     std::uint32_t connector = 0, crtc = 0, plane = 0;
     std::uint32_t writeback = 0; // 0: none
