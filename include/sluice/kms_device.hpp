@@ -16,6 +16,7 @@
 #include <sluice/export.hpp>
 #include <sluice/frame.hpp>
 #include <sluice/kms_framebuffer.hpp>
+#include <sluice/kms_resources.hpp>
 
 namespace sluice {
 
@@ -142,6 +143,13 @@ public:
     /// `KmsDeviceInfo::idle_framebuffers`: when memory is short, or nothing is attached for a
     /// while.
     void drop_idle_framebuffers() const noexcept;
+
+    /// What the card has, now. Connectors are probed, as DRM_IOCTL_MODE_GETCONNECTOR does, which
+    /// takes some of them many milliseconds: ask when something has changed (`KmsHotplug`), not at
+    /// every frame. \returns it, or
+    ///   - `device_lost`: the card was unplugged;
+    ///   - `unsupported`, `failed`: it has no display engine; see `Error::sys_errno`.
+    [[nodiscard]] Result<KmsResources> resources() const noexcept;
 
     /// Finds a connected connector with a mode of the size asked for, a CRTC that drives it, that
     /// CRTC's primary plane and, if asked for, a writeback connector that the same CRTC feeds.

@@ -26,265 +26,6 @@ namespace {
 
 using std::to_string;
 
-std::string connector_name(const drmModeConnector& connector) {
-    const char* type = drmModeGetConnectorTypeName(connector.connector_type);
-    return std::string(type ? type : "Unknown") + "-" + to_string(connector.connector_type_id);
-}
-
-/// The CRTCs, as a mask of indices, that some encoder of \p connector can take its picture from.
-std::uint32_t possible_crtcs(int fd, const drmModeConnector& connector) {
-    std::uint32_t mask = 0;
-    for (int i = 0; i < connector.count_encoders; ++i)
-        if (const DrmEncoder encoder{drmModeGetEncoder(fd, connector.encoders[i])})
-            mask |= encoder->possible_crtcs;
-    return mask;
-}
-
-/// The mode of the size asked for, or the preferred one, or null.
-const drmModeModeInfo* find_mode(const drmModeConnector& connector, const KmsOutputInfo& info) {
-    const drmModeModeInfo* first = nullptr;
-    for (int i = 0; i < connector.count_modes; ++i) {
-        const drmModeModeInfo& mode = connector.modes[i];
-        if (info.width == 0 && info.height == 0) {
-            if ((mode.type & DRM_MODE_TYPE_PREFERRED) != 0)
-                return &mode;
-        } else if (mode.hdisplay != info.width || mode.vdisplay != info.height) {
-            continue;
-        }
-        if (first == nullptr)
-            first = &mode;
-    }
-    return first;
-}
-
-std::vector<std::uint32_t> words_of_blob(int fd, std::uint64_t blob) {
-    const DrmBlob data(drmModeGetPropertyBlob(fd, static_cast<std::uint32_t>(blob)));
-    std::vector<std::uint32_t> words(data ? data->length / sizeof(std::uint32_t) : 0);
-    if (!words.empty())
-        std::memcpy(words.data(), data->data, words.size() * sizeof(std::uint32_t));
-    return words;
-}
-
-/// Adds what \p plane shows; its formats LINEAR where the driver does not say modifiers, or takes
-/// none.
-void add_shown(const KmsDevice::State& device, const drmModePlane& plane, std::uint64_t in_formats,
-               std::vector<FormatSupport>& to) {
-    const int fd = device.file->fd();
-    const DrmBlob blob(in_formats != 0
-                           ? drmModeGetPropertyBlob(fd, static_cast<std::uint32_t>(in_formats))
-                           : nullptr);
-    if (blob) {
-        drmModeFormatModifierIterator each{};
-        while (drmModeFormatModifierBlobIterNext(blob.get(), &each))
-            if (each.mod == DRM_FORMAT_MOD_LINEAR || device.caps.modifiers)
-                to.push_back({.format = each.fmt, .modifier = each.mod, .uses = Uses::scan_out});
-        return;
-    }
-    for (std::uint32_t i = 0; i < plane.count_formats; ++i)
-        to.push_back({.format = plane.formats[i],
-                      .modifier = DRM_FORMAT_MOD_LINEAR,
-                      .uses = Uses::scan_out});
-}
-
-/// Adds what the writeback connector captures into, whose formats come without modifiers.
-void add_captured(std::span<const std::uint32_t> formats, std::vector<FormatSupport>& to) {
-    for (const std::uint32_t each : formats)
-        to.push_back({.format = each, .modifier = DRM_FORMAT_MOD_LINEAR, .uses = Uses::capture});
-}
-
-/// Whether the card sees what lies in the CPU's caches. The kernel does not tell; it is known of
-/// drivers where a CPU, the host's at least, reads the pixels (vkms_composer.c, cirrus.c and
-/// virtgpu_plane.c in drivers/gpu/drm).
-Snooping snooping_of(std::string_view driver) {
-    constexpr std::array<std::string_view, 4> by_cpu{"vkms", "virtio_gpu", "cirrus", "cirrus-qemu"};
-    return std::ranges::find(by_cpu, driver) != by_cpu.end() ? Snooping::yes : Snooping::unknown;
-}
-
-/// The parts of one output, each found or not.
-class Search {
-public:
-    Search(std::shared_ptr<KmsDevice::State> device, const KmsOutputInfo& info)
-        : device_(std::move(device)), fd_(device_->file->fd()), info_(info) {}
-
-    /// Fills \p output. \returns what is missing, or an empty text.
-    std::string run(KmsOutput::State& output) {
-        resources_.reset(drmModeGetResources(fd_));
-        planes_.reset(drmModeGetPlaneResources(fd_));
-        if (!resources_ || !planes_)
-            return "it has no display engine: " + sys::errno_text(errno);
-        for (int i = 0; i < resources_->count_connectors; ++i)
-            if (DrmConnector connector{drmModeGetConnector(fd_, resources_->connectors[i])})
-                connectors_.push_back(std::move(connector));
-        for (std::uint32_t i = 0; i < planes_->count_planes; ++i)
-            if (DrmPlane plane{drmModeGetPlane(fd_, planes_->planes[i])})
-                all_planes_.push_back(std::move(plane));
-
-        std::string refusals;
-        for (const DrmConnector& connector : connectors_) {
-            if (connector->connector_type == DRM_MODE_CONNECTOR_WRITEBACK)
-                continue;
-            const std::string refusal = try_connector(*connector, output);
-            if (refusal.empty()) {
-                note_bystanders(output);
-                return {};
-            }
-            refusals += (refusals.empty() ? "" : "; ") + connector_name(*connector) + " " + refusal;
-        }
-        return refusals.empty() ? "it has no connectors" : refusals;
-    }
-
-private:
-    std::string try_connector(const drmModeConnector& connector, KmsOutput::State& output) {
-        if (connector.connection != DRM_MODE_CONNECTED)
-            return "is not connected";
-        const drmModeModeInfo* mode = find_mode(connector, info_);
-        if (mode == nullptr)
-            return "has no mode of " + to_string(info_.width) + "x" + to_string(info_.height);
-        const std::uint32_t crtcs = possible_crtcs(fd_, connector);
-        std::string refusal = "has no CRTC";
-        for (int index = 0; index < resources_->count_crtcs; ++index) {
-            if ((crtcs & (1U << index)) == 0)
-                continue;
-            refusal = try_crtc(connector, index, output);
-            if (refusal.empty()) {
-                output.mode = *mode;
-                describe_to_others(connector, output);
-                return {};
-            }
-        }
-        return refusal;
-    }
-
-    std::string try_crtc(const drmModeConnector& connector, int index, KmsOutput::State& output) {
-        const std::uint32_t crtc = resources_->crtcs[index];
-        const std::uint32_t bit = 1U << index;
-        const auto on_crtc = " on CRTC " + to_string(crtc);
-
-        const drmModePlane* primary = nullptr;
-        KmsProperties plane_properties;
-        for (const DrmPlane& plane : all_planes_) {
-            if ((plane->possible_crtcs & bit) == 0)
-                continue;
-            KmsProperties properties(fd_, plane->plane_id, DRM_MODE_OBJECT_PLANE);
-            if (properties.find("type").value != DRM_PLANE_TYPE_PRIMARY)
-                continue;
-            primary = plane.get();
-            plane_properties = std::move(properties);
-            break;
-        }
-        if (primary == nullptr)
-            return "has no primary plane" + on_crtc;
-
-        const drmModeConnector* writeback = nullptr;
-        if (info_.writeback) {
-            for (const DrmConnector& each : connectors_)
-                if (each->connector_type == DRM_MODE_CONNECTOR_WRITEBACK &&
-                    (possible_crtcs(fd_, *each) & bit) != 0)
-                    writeback = each.get();
-            if (writeback == nullptr)
-                return "has no writeback connector" + on_crtc;
-        }
-
-        output.connector = connector.connector_id;
-        output.crtc = crtc;
-        output.plane = primary->plane_id;
-        output.caps.formats.clear();
-        add_shown(*device_, *primary, plane_properties.find("IN_FORMATS").value,
-                  output.caps.formats);
-        output.name = connector_name(connector) + on_crtc + ", plane " + to_string(output.plane);
-        std::string missing = take_properties(plane_properties, output);
-        if (writeback != nullptr && missing.empty()) {
-            output.writeback = writeback->connector_id;
-            output.name += ", captured by " + connector_name(*writeback);
-            const KmsProperties properties(fd_, output.writeback, DRM_MODE_OBJECT_CONNECTOR);
-            add_captured(words_of_blob(fd_, properties.find("WRITEBACK_PIXEL_FORMATS").value),
-                         output.caps.formats);
-            missing =
-                take(properties, {{"CRTC_ID", &output.writeback_properties.crtc_id},
-                                  {"WRITEBACK_FB_ID", &output.writeback_properties.writeback_fb_id},
-                                  {"WRITEBACK_OUT_FENCE_PTR",
-                                   &output.writeback_properties.writeback_out_fence_ptr}});
-        }
-        return missing.empty() ? missing : "lacks the property " + missing + on_crtc;
-    }
-
-    void describe_to_others(const drmModeConnector& connector, KmsOutput::State& output) const {
-        ImporterCaps& caps = output.caps;
-        caps.name = "kms " + device_->file->driver() + " " + connector_name(connector);
-        caps.device = device_->device;
-        caps.snooping = snooping_of(device_->file->driver());
-        caps.min_width = output.mode.hdisplay;
-        caps.min_height = output.mode.vdisplay;
-        for (FormatSupport& each : caps.formats) {
-            each.max_width = output.mode.hdisplay;
-            each.max_height = output.mode.vdisplay;
-        }
-    }
-
-    using Wanted = std::initializer_list<std::pair<const char*, std::uint32_t*>>;
-
-    /// \returns the name of the first property that is not there, or an empty text.
-    static std::string take(const KmsProperties& properties, Wanted wanted) {
-        for (const auto& [name, id] : wanted)
-            if (*id = properties.find(name).id; *id == 0)
-                return name;
-        return {};
-    }
-
-    std::string take_properties(const KmsProperties& plane, KmsOutput::State& output) const {
-        const KmsProperties connector(fd_, output.connector, DRM_MODE_OBJECT_CONNECTOR);
-        if (auto missing = take(connector, {{"CRTC_ID", &output.connector_properties.crtc_id}});
-            !missing.empty())
-            return missing;
-        const KmsProperties crtc(fd_, output.crtc, DRM_MODE_OBJECT_CRTC);
-        auto& of_crtc = output.crtc_properties;
-        if (auto missing = take(crtc, {{"ACTIVE", &of_crtc.active},
-                                       {"MODE_ID", &of_crtc.mode_id},
-                                       {"OUT_FENCE_PTR", &of_crtc.out_fence_ptr}});
-            !missing.empty())
-            return missing;
-        auto& of_plane = output.plane_properties;
-        return take(plane, {{"FB_ID", &of_plane.fb_id},
-                            {"IN_FENCE_FD", &of_plane.in_fence_fd},
-                            {"CRTC_ID", &of_plane.crtc_id},
-                            {"SRC_X", &of_plane.src_x},
-                            {"SRC_Y", &of_plane.src_y},
-                            {"SRC_W", &of_plane.src_w},
-                            {"SRC_H", &of_plane.src_h},
-                            {"CRTC_X", &of_plane.crtc_x},
-                            {"CRTC_Y", &of_plane.crtc_y},
-                            {"CRTC_W", &of_plane.crtc_w},
-                            {"CRTC_H", &of_plane.crtc_h}});
-    }
-
-    /// Connectors and planes that somebody (a boot splash, the console) left on our CRTC.
-    void note_bystanders(KmsOutput::State& output) const {
-        for (const DrmConnector& each : connectors_) {
-            if (each->connector_id == output.connector || each->connector_id == output.writeback)
-                continue;
-            const auto crtc =
-                KmsProperties(fd_, each->connector_id, DRM_MODE_OBJECT_CONNECTOR).find("CRTC_ID");
-            if (crtc.id != 0 && crtc.value == output.crtc)
-                output.bystanders.push_back({each->connector_id, crtc.id, 0});
-        }
-        for (const DrmPlane& each : all_planes_) {
-            if (each->plane_id == output.plane || each->crtc_id != output.crtc)
-                continue;
-            const KmsProperties properties(fd_, each->plane_id, DRM_MODE_OBJECT_PLANE);
-            output.bystanders.push_back(
-                {each->plane_id, properties.find("CRTC_ID").id, properties.find("FB_ID").id});
-        }
-    }
-
-    std::shared_ptr<KmsDevice::State> device_;
-    int fd_;
-    const KmsOutputInfo& info_;
-    DrmResources resources_;
-    DrmPlaneResources planes_;
-    std::vector<DrmConnector> connectors_;
-    std::vector<DrmPlane> all_planes_;
-};
-
 Error moved_from_output(const char* operation) {
     return Error{.code = Errc::wrong_object,
                  .operation = operation,
@@ -334,10 +75,10 @@ Result<void> check(const KmsOutput::State& output, const char* operation, const 
                                 ", the frame is " + modifier_name(layout.modifier),
                             "Allocate the frame with one of these modifiers");
     }
-    if (layout.width != output.mode.hdisplay || layout.height != output.mode.vdisplay)
+    if (layout.width != output.mode.width || layout.height != output.mode.height)
         return refuse(Errc::invalid_argument,
-                      std::string(what) + " is " + to_string(output.mode.hdisplay) + "x" +
-                          to_string(output.mode.vdisplay) + ", the frame is " +
+                      std::string(what) + " is " + to_string(output.mode.width) + "x" +
+                          to_string(output.mode.height) + ", the frame is " +
                           to_string(layout.width) + "x" + to_string(layout.height),
                       "Allocate the frame in the output's size");
     return {};
@@ -415,8 +156,8 @@ void fill(KmsOutput::State& output, const KmsCommit& commit, OutFences* out) {
                     static_cast<std::uint64_t>(commit.in_fence->fd()));
     if (!output.routed) {
         constexpr unsigned fixed_point = 16; // SRC_* are 16.16
-        const std::uint64_t width = output.mode.hdisplay;
-        const std::uint64_t height = output.mode.vdisplay;
+        const std::uint64_t width = output.mode.width;
+        const std::uint64_t height = output.mode.height;
         request.add(output.plane, plane.crtc_id, output.crtc);
         request.add(output.plane, plane.src_x, 0);
         request.add(output.plane, plane.src_y, 0);
@@ -482,20 +223,6 @@ Result<SyncFile> take_fence(std::int32_t fd, const KmsOutput::State& output, con
 }
 
 } // namespace
-
-KmsProperties::KmsProperties(int fd, std::uint32_t object, std::uint32_t object_type) {
-    const DrmObjectProperties all(drmModeObjectGetProperties(fd, object, object_type));
-    for (std::uint32_t i = 0; all && i < all->count_props; ++i)
-        if (const DrmProperty each{drmModeGetProperty(fd, all->props[i])})
-            properties_.emplace_back(each->name, Property{each->prop_id, all->prop_values[i]});
-}
-
-KmsProperties::Property KmsProperties::find(std::string_view name) const noexcept {
-    for (const auto& [each, property] : properties_)
-        if (each == name)
-            return property;
-    return {};
-}
 
 void KmsAtomicRequest::clear() noexcept {
     objects_.clear();
@@ -589,20 +316,15 @@ KmsOutput& KmsOutput::operator=(KmsOutput&&) noexcept = default;
 KmsOutput::~KmsOutput() = default;
 
 std::uint32_t KmsOutput::width() const noexcept {
-    return state_ ? state_->mode.hdisplay : 0;
+    return state_ ? state_->mode.width : 0;
 }
 
 std::uint32_t KmsOutput::height() const noexcept {
-    return state_ ? state_->mode.vdisplay : 0;
+    return state_ ? state_->mode.height : 0;
 }
 
 std::uint32_t KmsOutput::refresh_mhz() const noexcept {
-    if (!state_)
-        return 0;
-    const drmModeModeInfo& mode = state_->mode;
-    const std::uint64_t dots = std::uint64_t{mode.htotal} * mode.vtotal;
-    // The pixel clock is in kHz.
-    return dots == 0 ? 0 : static_cast<std::uint32_t>(mode.clock * 1000000ULL / dots);
+    return state_ ? state_->mode.refresh_mhz : 0;
 }
 
 std::string KmsOutput::name() const noexcept {
@@ -706,29 +428,6 @@ Result<DmaBuf> KmsOutput::on_screen() const noexcept {
     if (refused != 0)
         return refuse("the kernel gives no dma-buf for the memory that the plane shows");
     return DmaBuf::from_fd(UniqueFd(std::move(raw)));
-}
-
-Result<KmsOutput> KmsDevice::find_output(const KmsOutputInfo& info) const noexcept {
-    constexpr const char* operation = "KmsDevice::find_output";
-    auto output = std::make_unique<KmsOutput::State>(state_);
-    std::string missing = info.writeback && !state_->caps.writeback
-                              ? "its driver has no writeback connectors"
-                              : Search(state_, info).run(*output);
-    if (!missing.empty())
-        return tl::unexpected(
-            Error{.code = Errc::unsupported,
-                  .operation = operation,
-                  .object = describe(*state_->file),
-                  .problem = std::move(missing),
-                  .remedy = info.writeback
-                                ? "Use a card that captures its screen (vkms does), or ask for none"
-                                : "Connect a screen, or ask for a size that it has"});
-    if (drmModeCreatePropertyBlob(state_->file->fd(), &output->mode, sizeof output->mode,
-                                  &output->mode_blob) != 0)
-        return tl::unexpected(sys::failed_call(errno, operation, describe(*state_->file),
-                                               "the kernel took no copy of the mode",
-                                               "Free kernel memory and try again"));
-    return KmsOutput(std::move(output));
 }
 
 } // namespace sluice

@@ -11,12 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include <xf86drmMode.h>
-
 #include "frame/attachment_cache.hpp"
 #include "kms/kms_file.hpp"
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
+#include <sluice/kms_resources.hpp>
 
 namespace sluice {
 
@@ -91,22 +90,6 @@ private:
     std::optional<Frame> frame_; // whose use is open
 };
 
-/// A KMS object's properties by name.
-class KmsProperties {
-public:
-    KmsProperties() = default;
-    KmsProperties(int fd, std::uint32_t object, std::uint32_t object_type);
-
-    struct Property {
-        std::uint32_t id = 0; // 0: the object has no such property
-        std::uint64_t value = 0;
-    };
-    [[nodiscard]] Property find(std::string_view name) const noexcept;
-
-private:
-    std::vector<std::pair<std::string, Property>> properties_;
-};
-
 /// The property ids that commits use.
 struct KmsConnectorProperties {
     std::uint32_t crtc_id = 0;
@@ -156,7 +139,7 @@ struct KmsOutput::State {
     KmsConnectorProperties connector_properties, writeback_properties;
     KmsCrtcProperties crtc_properties;
     KmsPlaneProperties plane_properties;
-    drmModeModeInfo mode{};
+    KmsMode mode;
     std::uint32_t mode_blob = 0;
     ImporterCaps caps;
     std::vector<KmsBystander> bystanders;
@@ -170,7 +153,7 @@ struct KmsOutput::State {
     std::uint64_t screen_user, capture_user; // to the frames
 };
 
-/// "vkms, fd 5 ('/dev/dri/card2')".
-[[nodiscard]] std::string describe(const KmsDevice::State& device);
+/// Notes who is on the output's CRTC and is none of ours.
+void note_bystanders(const KmsResources& resources, KmsOutput::State& output);
 
 } // namespace sluice

@@ -176,19 +176,6 @@ TEST_F(KmsFramebufferTest, AFrameOfKnownBuffersIsFoundByTheirIdentity) {
     EXPECT_EQ(card_->adds, 4);
 }
 
-TEST_F(KmsFramebufferTest, ARecycledFdNumberIsNoIdentity) {
-    const KmsDevice device = wrap();
-    std::optional<Frame> frame(over(buffer()));
-    const int number = frame->buffer().fd();
-    const std::uint32_t id = attach(device, *frame).id();
-    frame.reset();
-    device.drop_idle_framebuffers();
-    frame.emplace(over(buffer()));
-    // Whatever the number is, the framebuffer is another one; mostly it is the same number.
-    EXPECT_NE(attach(device, *frame).id(), id) << number << " and " << frame->buffer().fd();
-    EXPECT_EQ(card_->adds, 2);
-}
-
 TEST_F(KmsFramebufferTest, AnotherLayoutIsAnotherFramebuffer) {
     const KmsDevice device = wrap();
     const DmaBuf shared = buffer();
