@@ -117,20 +117,36 @@ struct OutFences {
     std::int32_t writeback = -1;
 };
 
+/// Has the next request set routing and mode.
+void forget_routing(KmsOutput::State& output) noexcept {
+    output.routed = false;
+    output.leftovers_known = false;
+}
+
+/// Sends the output's request. \returns 0 or an errno.
+int send(KmsOutput::State& output, std::uint32_t flags) {
+    const int error = output.request.commit(
+        output.device->file->fd(), flags | (output.routed ? 0 : DRM_MODE_ATOMIC_ALLOW_MODESET));
+    // Whoever is master meanwhile may change everything.
+    if (error == EACCES)
+        forget_routing(output);
+    return error;
+}
+
 /// Fills the output's request. \p out is null for a test, which gives no fences.
 void fill(KmsOutput::State& output, const KmsCommit& commit, OutFences* out) {
     const auto pointer = [](std::int32_t* fd) {
         return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(fd));
     };
+    if (!output.routed && !output.leftovers_known)
+        if (const auto now = read_resources(*output.device->file, false, "KmsOutput::commit"))
+            note_leftovers(*now, output); // otherwise the commit fails too, and says why
     KmsAtomicRequest& request = output.request;
     request.clear();
     if (!output.routed) {
         request.add(output.connector, output.connector_properties.crtc_id, output.crtc);
-        for (const KmsBystander& each : output.bystanders) {
-            if (each.fb_id_property != 0)
-                request.add(each.object, each.fb_id_property, 0);
-            request.add(each.object, each.crtc_id_property, 0);
-        }
+        for (const KmsCleared& each : output.leftovers)
+            request.add(each.object, each.property, 0);
     }
     if (output.writeback != 0) {
         const KmsConnectorProperties& properties = output.writeback_properties;
@@ -181,7 +197,14 @@ Error refused(const KmsOutput::State& output, const char* operation, const KmsCo
         failure.code = Errc::not_master;
         failure.problem = "this open file is not the display's master: " + sys::errno_text(error);
         failure.remedy = "Stop the compositor that holds the card, switch to its own VT, or ask it "
-                         "for a DRM lease";
+                         "for a DRM lease; after a VT switch, commit again once master is back "
+                         "(drmSetMaster): nothing has to be made anew";
+        break;
+    case ENOENT:
+        failure.code = Errc::device_lost;
+        failure.problem = "the card has this output no more: " + sys::errno_text(error);
+        failure.remedy = "A lease was revoked, or a dock unplugged: drop the output, ask for a new "
+                         "lease, and find an output again";
         break;
     case EBUSY:
         failure.code = Errc::busy;
@@ -205,10 +228,6 @@ Error refused(const KmsOutput::State& output, const char* operation, const KmsCo
         break;
     }
     return failure;
-}
-
-std::uint32_t flags_of(const KmsOutput::State& output) noexcept {
-    return output.routed ? 0 : DRM_MODE_ATOMIC_ALLOW_MODESET;
 }
 
 Result<SyncFile> take_fence(std::int32_t fd, const KmsOutput::State& output, const char* which) {
@@ -336,6 +355,11 @@ const ImporterCaps& KmsOutput::caps() const noexcept {
     return state_ ? state_->caps : nothing;
 }
 
+void KmsOutput::reroute() noexcept {
+    if (state_)
+        forget_routing(*state_);
+}
+
 Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
     constexpr const char* operation = "KmsOutput::test";
     if (!state_)
@@ -347,9 +371,7 @@ Result<void> KmsOutput::test(const KmsCommit& commit) const noexcept {
         if (each != nullptr && each->frame().revoked())
             return tl::unexpected(FrameUse::refusal(each->frame(), operation));
     fill(*state_, commit, nullptr);
-    if (const int error = state_->request.commit(state_->device->file->fd(),
-                                                 DRM_MODE_ATOMIC_TEST_ONLY | flags_of(*state_));
-        error != 0)
+    if (const int error = send(*state_, DRM_MODE_ATOMIC_TEST_ONLY); error != 0)
         return tl::unexpected(refused(*state_, operation, commit, error));
     return {};
 }
@@ -374,9 +396,7 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     }
     OutFences out;
     fill(output, commit, &out);
-    if (const int error = output.request.commit(output.device->file->fd(),
-                                                DRM_MODE_ATOMIC_NONBLOCK | flags_of(output));
-        error != 0)
+    if (const int error = send(output, DRM_MODE_ATOMIC_NONBLOCK); error != 0)
         return tl::unexpected(refused(output, operation, commit, error));
     output.routed = true;
     output.leaving = std::exchange(output.shown, std::move(*showing));

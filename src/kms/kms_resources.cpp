@@ -64,7 +64,7 @@ std::vector<std::uint32_t> words_of(const drmModePropertyBlobRes* blob) {
 
 class Reader {
 public:
-    explicit Reader(int fd) noexcept : fd_(fd), properties_(fd) {}
+    Reader(int fd, bool probe) noexcept : fd_(fd), probe_(probe), properties_(fd) {}
 
     /// \returns 0, or an errno.
     int read(KmsResources& to) {
@@ -79,7 +79,9 @@ public:
         for (const std::uint32_t id : all_crtcs_)
             to.crtcs.push_back(read_crtc(id));
         for (int i = 0; i < resources->count_connectors; ++i)
-            if (const DrmConnector each{drmModeGetConnector(fd_, resources->connectors[i])})
+            if (const DrmConnector each{
+                    probe_ ? drmModeGetConnector(fd_, resources->connectors[i])
+                           : drmModeGetConnectorCurrent(fd_, resources->connectors[i])})
                 to.connectors.push_back(read_connector(*each));
         for (std::uint32_t i = 0; i < planes->count_planes; ++i)
             if (const DrmPlane each{drmModeGetPlane(fd_, planes->planes[i])})
@@ -201,6 +203,7 @@ private:
     }
 
     int fd_;
+    bool probe_;
     KmsPropertyReader properties_;
     std::span<const std::uint32_t> all_crtcs_;
 };
@@ -261,14 +264,17 @@ std::vector<const KmsPlane*> KmsResources::planes_of(std::uint32_t crtc,
     return found;
 }
 
-Result<KmsResources> KmsDevice::resources() const noexcept {
+Result<KmsResources> read_resources(const KmsFile& file, bool probe, const char* operation) {
     KmsResources resources;
-    if (const int error = Reader(state_->file->fd()).read(resources); error != 0)
-        return tl::unexpected(sys::failed_call(error, "KmsDevice::resources",
-                                               describe(*state_->file), "it has no display engine",
-                                               "Use a card with one, and find it again if it was "
-                                               "unplugged"));
+    if (const int error = Reader(file.fd(), probe).read(resources); error != 0)
+        return tl::unexpected(
+            sys::failed_call(error, operation, describe(file), "it has no display engine",
+                             "Use a card with one, and find it again if it was unplugged"));
     return resources;
+}
+
+Result<KmsResources> KmsDevice::resources() const noexcept {
+    return read_resources(*state_->file, true, "KmsDevice::resources");
 }
 
 } // namespace sluice

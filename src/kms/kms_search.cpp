@@ -217,22 +217,51 @@ private:
 
 } // namespace
 
-void note_bystanders(const KmsResources& resources, KmsOutput::State& output) {
-    KmsPropertyReader properties(output.device->file->fd());
-    output.bystanders.clear();
+KmsLeftovers leftovers_of(const KmsResources& resources, std::uint32_t connector,
+                          std::uint32_t crtc, std::uint32_t plane, std::uint32_t writeback) {
+    KmsLeftovers leftovers;
+    const auto is_ours = [&](const KmsConnector& each) {
+        return each.id == connector || each.id == writeback;
+    };
+    // The kernel refuses to leave a CRTC on without a connector.
+    for (const KmsCrtc& each : resources.crtcs) {
+        const auto on_it = [&each](const KmsConnector& one) { return one.crtc == each.id; };
+        if (each.id != crtc && std::ranges::any_of(resources.connectors, on_it) &&
+            std::ranges::none_of(resources.connectors, [&](const KmsConnector& one) {
+                return on_it(one) && !is_ours(one) && !one.is_writeback();
+            }))
+            leftovers.crtcs.push_back(each.id);
+    }
+    const auto goes = [&](std::uint32_t on) {
+        return on == crtc || std::ranges::find(leftovers.crtcs, on) != leftovers.crtcs.end();
+    };
     for (const KmsConnector& each : resources.connectors)
-        if (each.crtc == output.crtc && each.id != output.connector && each.id != output.writeback)
-            output.bystanders.push_back(
-                {.object = each.id,
-                 .crtc_id_property =
-                     properties.read(each.id, DRM_MODE_OBJECT_CONNECTOR).find("CRTC_ID").id});
+        if (!is_ours(each) && each.crtc != 0 && goes(each.crtc))
+            leftovers.connectors.push_back(each.id);
     for (const KmsPlane& each : resources.planes)
-        if (each.crtc == output.crtc && each.id != output.plane) {
-            const KmsProperties of_plane = properties.read(each.id, DRM_MODE_OBJECT_PLANE);
-            output.bystanders.push_back({.object = each.id,
-                                         .crtc_id_property = of_plane.find("CRTC_ID").id,
-                                         .fb_id_property = of_plane.find("FB_ID").id});
+        if (each.id != plane && each.crtc != 0 && goes(each.crtc))
+            leftovers.planes.push_back(each.id);
+    return leftovers;
+}
+
+void note_leftovers(const KmsResources& resources, KmsOutput::State& output) {
+    const KmsLeftovers all =
+        leftovers_of(resources, output.connector, output.crtc, output.plane, output.writeback);
+    KmsPropertyReader reader(output.device->file->fd());
+    output.leftovers.clear();
+    const auto clear = [&](std::span<const std::uint32_t> objects, std::uint32_t type,
+                           std::initializer_list<const char*> names) {
+        for (const std::uint32_t each : objects) {
+            const KmsProperties properties = reader.read(each, type);
+            for (const char* name : names)
+                if (const auto property = properties.find(name)) // or it is gone by now
+                    output.leftovers.push_back({each, property.id});
         }
+    };
+    clear(all.connectors, DRM_MODE_OBJECT_CONNECTOR, {"CRTC_ID"});
+    clear(all.crtcs, DRM_MODE_OBJECT_CRTC, {"ACTIVE", "MODE_ID"});
+    clear(all.planes, DRM_MODE_OBJECT_PLANE, {"FB_ID", "CRTC_ID"});
+    output.leftovers_known = true;
 }
 
 Result<KmsOutput> KmsDevice::find_output(const KmsOutputInfo& info) const noexcept {
@@ -245,7 +274,7 @@ Result<KmsOutput> KmsDevice::find_output(const KmsOutputInfo& info) const noexce
         missing = all.error().problem;
     } else {
         missing = Search(*state_, *all, info).run(*output);
-        note_bystanders(*all, *output);
+        note_leftovers(*all, *output);
     }
     if (!missing.empty())
         return tl::unexpected(

@@ -105,11 +105,10 @@ struct KmsPlaneProperties {
     std::uint32_t crtc_x = 0, crtc_y = 0, crtc_w = 0, crtc_h = 0;
 };
 
-/// An object that drives our CRTC before we do, and is told to leave it.
-struct KmsBystander {
+/// A property of somebody else's object that has to be 0 for our output to be ours.
+struct KmsCleared {
     std::uint32_t object = 0;
-    std::uint32_t crtc_id_property = 0;
-    std::uint32_t fb_id_property = 0; // planes only
+    std::uint32_t property = 0;
 };
 
 /// The arrays of DRM_IOCTL_MODE_ATOMIC. Cleared and filled for each commit; the memory stays.
@@ -142,9 +141,10 @@ struct KmsOutput::State {
     KmsMode mode;
     std::uint32_t mode_blob = 0;
     ImporterCaps caps;
-    std::vector<KmsBystander> bystanders;
 
-    bool routed = false; // the first commit has set the mode
+    bool routed = false; // a commit has set routing and mode, and nobody has changed them since
+    bool leftovers_known = false;
+    std::vector<KmsCleared> leftovers;
     KmsAtomicRequest request;
     // A commit is accepted only once the one before it has reached the screen, so the frame before
     // that one has left it: two are held.
@@ -153,7 +153,25 @@ struct KmsOutput::State {
     std::uint64_t screen_user, capture_user; // to the frames
 };
 
-/// Notes who is on the output's CRTC and is none of ours.
-void note_bystanders(const KmsResources& resources, KmsOutput::State& output);
+/// What others (a boot splash, the console, the compositor before us) left that is in an output's
+/// way, to be turned off.
+struct KmsLeftovers {
+    std::vector<std::uint32_t> connectors, crtcs, planes;
+
+    [[nodiscard]] bool operator==(const KmsLeftovers&) const = default;
+};
+
+/// Who is in the way of an output of \p connector, \p crtc, \p plane and \p writeback (0: none):
+/// what is on its CRTC, and a CRTC that would be left without a connector, with its planes.
+[[nodiscard]] KmsLeftovers leftovers_of(const KmsResources& resources, std::uint32_t connector,
+                                        std::uint32_t crtc, std::uint32_t plane,
+                                        std::uint32_t writeback);
+
+/// Fills in `KmsOutput::State::leftovers`.
+void note_leftovers(const KmsResources& resources, KmsOutput::State& output);
+
+/// What the card has. \param probe asks the screens too, which may take long.
+[[nodiscard]] Result<KmsResources> read_resources(const KmsFile& file, bool probe,
+                                                  const char* operation);
 
 } // namespace sluice

@@ -2,9 +2,11 @@
 #include <sluice/kms_resources.hpp>
 
 #include <drm_fourcc.h>
+#include <drm_mode.h>
 #include <gtest/gtest.h>
 
 #include "kms/kms_in_formats.hpp"
+#include "kms/kms_state.hpp"
 #include "support/in_formats_blob.hpp"
 
 namespace sluice {
@@ -105,6 +107,49 @@ TEST(KmsResourcesTest, ObjectsAreFoundByNumberAndPlanesByWhatTheyAreFor) {
     EXPECT_EQ(primaries[0]->id, 32U);
     EXPECT_EQ(all.planes_of(4, KmsPlaneType::overlay).size(), 1U);
     EXPECT_TRUE(all.planes_of(4, KmsPlaneType::cursor).empty());
+}
+
+/// Two screens, each with a CRTC and planes, and a capture of the first.
+KmsResources desk() {
+    KmsResources all;
+    all.connectors = {{.id = 1, .type = DRM_MODE_CONNECTOR_DisplayPort},
+                      {.id = 2, .type = DRM_MODE_CONNECTOR_DisplayPort},
+                      {.id = 3, .type = DRM_MODE_CONNECTOR_WRITEBACK}};
+    all.crtcs = {{.id = 11}, {.id = 12}};
+    all.planes = {{.id = 21}, {.id = 22}, {.id = 23}, {.id = 24}};
+    return all;
+}
+
+/// Of an output of connector 1, CRTC 11 and plane 21.
+KmsLeftovers leftovers(const KmsResources& all, std::uint32_t writeback = 0) {
+    return leftovers_of(all, 1, 11, 21, writeback);
+}
+
+TEST(KmsLeftoversTest, NothingIsInTheWayOfADarkOrAnOwnScreen) {
+    KmsResources all = desk();
+    EXPECT_EQ(leftovers(all), KmsLeftovers{});
+    all.connectors[0].crtc = all.planes[0].crtc = 11;
+    all.connectors[1].crtc = all.planes[1].crtc = 12; // somebody's other screen
+    EXPECT_EQ(leftovers(all), KmsLeftovers{});
+}
+
+TEST(KmsLeftoversTest, WhatIsOnOurCrtcGoes) {
+    KmsResources all = desk();
+    all.connectors[1].crtc = all.connectors[2].crtc = 11;
+    all.planes[1].crtc = 11;
+    all.planes[2].crtc = 12;
+    EXPECT_EQ(leftovers(all), (KmsLeftovers{.connectors = {2, 3}, .planes = {22}}));
+    EXPECT_EQ(leftovers(all, 3), (KmsLeftovers{.connectors = {2}, .planes = {22}}));
+}
+
+TEST(KmsLeftoversTest, ACrtcThatLosesItsOnlyConnectorToUsIsTurnedOff) {
+    KmsResources all = desk();
+    all.connectors[0].crtc = all.connectors[2].crtc = 12; // others had our screen on that one
+    all.planes[1].crtc = 12;
+    all.planes[2].crtc = 12;
+    EXPECT_EQ(leftovers(all), (KmsLeftovers{.connectors = {3}, .crtcs = {12}, .planes = {22, 23}}));
+    all.connectors[1].crtc = 12; // a clone: the other screen keeps it
+    EXPECT_EQ(leftovers(all), KmsLeftovers{});
 }
 
 } // namespace
