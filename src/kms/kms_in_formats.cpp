@@ -16,7 +16,7 @@ std::optional<T> entry(std::span<const std::byte> blob, std::uint64_t offset, st
     const std::uint64_t at = offset + index * sizeof(T); // of 32 bits each: this does not wrap
     if (at > blob.size() || blob.size() - at < sizeof(T))
         return std::nullopt;
-    T value;
+    T value{};
     std::memcpy(&value, blob.data() + at, sizeof value);
     return value;
 }
