@@ -24,7 +24,7 @@ std::uint64_t ask(int fd, std::uint64_t capability, std::uint64_t otherwise = 0)
     return drmGetCap(fd, capability, &value) == 0 ? value : otherwise;
 }
 
-/// drm/drm.h's DRM_CAP_ATOMIC_ASYNC_PAGE_FLIP, which libdrm has from 2.4.119 on.
+/// drm/drm.h's DRM_CAP_ATOMIC_ASYNC_PAGE_FLIP, which older libdrm lack.
 constexpr std::uint64_t atomic_async_page_flip = 0x15;
 
 KmsDeviceCaps caps_of(int fd, bool writeback) {

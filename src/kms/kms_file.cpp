@@ -12,7 +12,7 @@ namespace sluice {
 namespace {
 
 /// The kernel's struct drm_mode_closefb and its ioctl (drm/drm.h, drm/drm_mode.h of 6.8), which
-/// libdrm has from 2.4.118 on.
+/// older libdrm lack.
 struct CloseFramebuffer {
     std::uint32_t fb_id;
     std::uint32_t pad;
