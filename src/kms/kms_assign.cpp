@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Finds planes for layers.
+#include <algorithm>
+#include <array>
+#include <ranges>
+
+#include "kms/kms_state.hpp"
+
+namespace sluice {
+
+namespace {
+
+/// Drivers give cursor planes little but small squares, and a layer that takes one takes the
+/// cursor's.
+bool suits(const KmsOutput::State& output, const KmsOutputPlane& plane,
+           const KmsPlacedLayer& layer) {
+    const KmsDeviceCaps& caps = output.device->caps;
+    if (plane.can.type == KmsPlaneType::cursor && (layer.destination.width > caps.cursor_width ||
+                                                   layer.destination.height > caps.cursor_height))
+        return false;
+    return output.is_free(plane) && !refusal_of(plane.can, *layer.layer);
+}
+
+/// Gives \p layer the first plane of \p order that the card accepts for it, beside those that have
+/// one. \returns 0, or an errno that is not about planes.
+int find_plane(KmsOutput::State& output, KmsPlacedLayer& layer, const auto& order) {
+    for (const std::size_t i : order) {
+        if (!suits(output, output.planes[i], layer) ||
+            std::ranges::find(output.placed, i, &KmsPlacedLayer::plane) != output.placed.end())
+            continue;
+        layer.plane = i;
+        const int error = output.try_placed();
+        if (error == 0)
+            return 0;
+        layer.plane = KmsPlacedLayer::nowhere;
+        if (!is_about_planes(error))
+            return error;
+    }
+    return 0;
+}
+
+} // namespace
+
+int assign_planes(KmsOutput::State& output) {
+    const auto upwards = std::views::iota(std::size_t{0}, output.planes.size());
+    auto& layers = output.placed;
+    const auto has_none = [](const KmsPlacedLayer& each) {
+        return each.plane == KmsPlacedLayer::nowhere;
+    };
+    // The rest is composited into the first where it has to be.
+    if (has_none(layers.front()))
+        if (const int error = find_plane(output, layers.front(), upwards); error != 0)
+            return error;
+    // From the top, so that what is left over lies between the first and all that has a plane.
+    for (KmsPlacedLayer& each : layers | std::views::drop(1) | std::views::reverse) {
+        if (!has_none(each))
+            continue;
+        if (const int error = find_plane(output, each, upwards | std::views::reverse); error != 0)
+            return error;
+        if (has_none(each))
+            break;
+    }
+    return 0;
+}
+
+} // namespace sluice
