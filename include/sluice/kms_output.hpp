@@ -67,15 +67,18 @@ public:
     ///   - `invalid_argument`: nothing to show, a frame of another size than the output, a source
     ///     that reaches past its frame, planes in the wrong order, or one named twice;
     ///   - `unsupported`: what the plane or the writeback connector does not do (the message says
-    ///     what it does), layers that get no plane, no writeback connector, or a driver that takes
-    ///     no fences;
+    ///     what it does), layers that get no plane, no writeback connector, a pending in-fence that
+    ///     the card does not wait for and `KmsCommit::patience` does not allow to; or the card
+    ///     refuses a layer, which is named, found with TEST_ONLY: composite it;
+    ///   - `fence_failed`: an in-fence has failed, so its frame is not drawn;
+    ///   - `timed_out`: an in-fence was still pending after `KmsCommit::patience`;
     ///   - `revoked`: the owner of a frame has taken it back;
     ///   - `wrong_object`: a fence or an output that was moved from, or a framebuffer of another
     ///     card;
     ///   - `not_master`: another process holds the display. Nothing is lost by that: once master is
     ///     back (drmSetMaster), the next commit sets mode and routing again, turns off what others
     ///     left in the way, and goes on with the same framebuffers;
-    ///   - `device_lost`: the card has this output no more, as where a lease was revoked;
+    ///   - `device_lost`: the card has this output no more, as where a lease was revoked, or is gone;
     ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence; or a layer
     ///     names a plane that another output has on;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.

@@ -47,6 +47,9 @@ int assign_planes(KmsOutput::State& output) {
     const auto has_none = [](const KmsPlacedLayer& each) {
         return each.plane == KmsPlacedLayer::nowhere;
     };
+    if (!std::ranges::all_of(layers, has_none)) // or all would seem to be refused
+        if (const int error = output.try_placed(); error != 0)
+            return error;
     // The rest is composited into the first where it has to be.
     if (has_none(layers.front()))
         if (const int error = find_plane(output, layers.front(), upwards); error != 0)

@@ -265,9 +265,10 @@ Result<void> KmsOutput::State::prepare(const KmsCommit& commit, std::span<const 
 
 void KmsOutput::State::want_placed() {
     wanted.clear();
-    for (const KmsPlacedLayer& each : placed)
-        if (each.plane != KmsPlacedLayer::nowhere)
-            wanted.push_back({.plane = each.plane,
+    for (std::size_t i = 0; i < placed.size(); ++i)
+        if (const KmsPlacedLayer& each = placed[i]; each.plane != KmsPlacedLayer::nowhere)
+            wanted.push_back({.layer = i,
+                              .plane = each.plane,
                               .framebuffer = each.layer->framebuffer->id(),
                               .values = values_of(each, planes[each.plane].controls, crtc)});
 }
@@ -378,15 +379,60 @@ Error KmsOutput::State::refused(int errnum, const KmsCommit& commit, const char*
             "the last commit has not reached the screen yet: " + sys::errno_text(errnum);
         failure.remedy = "Wait for its out-fence, then commit again";
         break;
-    case EINVAL:
-    case ERANGE:
-    case ENOSPC:
-        failure.code = Errc::failed;
+    case ENODEV:
+        failure.code = Errc::device_lost;
+        failure.problem = "the card is gone: " + sys::errno_text(errnum);
+        failure.remedy = "It was unplugged, or its driver unbound: drop the device and all of it";
         break;
     default:
+        if (is_about_planes(errnum))
+            blame(failure, commit);
         break;
     }
     return failure;
+}
+
+// The kernel says no more than EINVAL. Asked for the first layer, then for the first two and so on,
+// it says which is too much.
+void KmsOutput::State::blame(Error& failure, const KmsCommit& commit) {
+    const std::vector<KmsWanted> all = wanted;
+    std::size_t taken = 0;
+    int errnum = 0;
+    for (; taken < all.size(); ++taken) {
+        wanted.assign(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(taken) + 1);
+        errnum = send(nullptr, test_only, nullptr);
+        if (errnum != 0)
+            break;
+    }
+    wanted = all;
+    const std::string was = ": " + sys::errno_text(failure.sys_errno);
+    if (errnum == 0) {
+        failure.code = commit.writeback != nullptr ? Errc::unsupported : Errc::failed;
+        failure.problem = commit.writeback != nullptr
+                              ? "the card takes the layers, and refuses to capture them into " +
+                                    describe(commit.writeback->frame().layout()) + was
+                              : "the card refused what it takes in a test" + was;
+        return;
+    }
+    if (!is_about_planes(errnum))
+        return;
+    const KmsPlacedLayer& layer = placed[all[taken].layer];
+    const auto size = [](std::uint32_t width, std::uint32_t height) {
+        return to_string(width) + "x" + to_string(height);
+    };
+    failure.code = errnum == ENOSPC ? Errc::invalid_argument : Errc::unsupported;
+    failure.problem =
+        describe(layer, all[taken].layer, plane_list[layer.plane]) + ": the card " +
+        (errnum == ENOSPC ? "says that the source reaches past the frame"
+         : errnum == ERANGE
+             ? "does not scale it to " + size(layer.destination.width, layer.destination.height)
+             : std::string("refuses it")) +
+        (taken != 0 ? ", and takes the layers before it" : "") + ": " + sys::errno_text(errnum);
+    failure.remedy = errnum == ENOSPC ? "Keep the source inside the frame"
+                     : errnum == ERANGE
+                         ? "Show it in the size of its source, or composite it"
+                         : "Name another plane or none, or composite the layer; the kernel's log "
+                           "with drm.debug=0x10 tells the check that failed";
 }
 
 bool KmsOutput::State::choose_again(int errnum) {

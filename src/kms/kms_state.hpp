@@ -145,6 +145,7 @@ struct KmsOutputPlane {
 
 /// What a commit wants of one plane.
 struct KmsWanted {
+    std::size_t layer = 0; // of the commit's
     std::size_t plane = 0; // its place among the output's
     std::uint32_t framebuffer = 0;
     int in_fence = -1; // -1: none
@@ -254,6 +255,7 @@ private:
     [[nodiscard]] bool refuses_in_fences(int error, const KmsFramebuffer* capture);
     [[nodiscard]] Result<void> begin_uses(const KmsCommit& commit, const char* operation);
     [[nodiscard]] Error refused(int error, const KmsCommit& commit, const char* operation);
+    void blame(Error& failure, const KmsCommit& commit);
     [[nodiscard]] bool choose_again(int error);
     [[nodiscard]] Error anothers(const char* operation, std::size_t layer) const;
     [[nodiscard]] Result<void> claim_planes(const char* operation);
@@ -264,8 +266,8 @@ private:
 };
 
 /// Finds planes for those of `placed` that have none, the card agreeing, and leaves those that the
-/// others have to be composited into without. The first is at the bottom. \returns 0, or an errno
-/// that is not about planes.
+/// others have to be composited into without. The first is at the bottom. \returns 0, or an errno:
+/// the card cannot be asked, or refuses the planes that are given.
 [[nodiscard]] int assign_planes(KmsOutput::State& output);
 
 /// Whether \p error says that the card does not do what it was asked, and not that it cannot be

@@ -362,5 +362,222 @@ TEST_F(KmsCommitTest, ACardThatCannotBeAskedIsNotAskedFurther) {
     EXPECT_EQ(screen->requests.size(), 1U);
 }
 
+// ---- Fences -----------------------------------------------------------------------------------
+
+class KmsCommitFenceTest : public KmsCommitTest {
+protected:
+    void SetUp() override {
+        KmsCommitTest::SetUp();
+        framebuffer.emplace(screen->framebuffer());
+        fence.emplace(ScriptedScreen::fence());
+        commit = {.framebuffer = &*framebuffer, .in_fence = &*fence};
+        patient = commit;
+        patient.patience = 10s;
+    }
+    void TearDown() override {
+        framebuffer.reset();
+        fence.reset();
+        KmsCommitTest::TearDown();
+    }
+    /// Refuses IN_FENCE_FD as NVIDIA's driver does.
+    void refuse_fences() {
+        screen->refuses = [](const AtomicRequest& request) {
+            return request.value(primary, ScriptedScreen::in_fence_fd) ? EPERM : 0;
+        };
+    }
+    std::optional<bool> known() const {
+        return screen->device->in_fences == KmsInFences::unknown
+                   ? std::nullopt
+                   : std::optional(screen->device->in_fences == KmsInFences::taken);
+    }
+
+    std::optional<KmsFramebuffer> framebuffer;
+    std::optional<SyncFile> fence;
+    KmsCommit commit, patient;
+};
+
+TEST_F(KmsCommitFenceTest, TheCardGetsTheFencesOfEachLayer) {
+    const KmsFramebuffer small = screen->framebuffer(64, 32);
+    const SyncFile other = ScriptedScreen::fence();
+    const std::array layers{KmsLayer{.framebuffer = &*framebuffer, .in_fence = &*fence},
+                            KmsLayer{.framebuffer = &small, .in_fence = &other, .plane = overlay},
+                            KmsLayer{.framebuffer = &small, .plane = second}};
+    EXPECT_EQ(known(), std::nullopt);
+    ASSERT_TRUE(screen->commit({.layers = layers}));
+    const auto given = [&](std::uint32_t plane) {
+        return screen->last().value(plane, ScriptedScreen::in_fence_fd);
+    };
+    EXPECT_EQ(given(primary), static_cast<std::uint64_t>(fence->fd()));
+    EXPECT_EQ(given(overlay), static_cast<std::uint64_t>(other.fd()));
+    EXPECT_EQ(given(second), std::nullopt);
+    EXPECT_EQ(known(), true);
+    const SyncFile done = SyncFile::signalled();
+    ASSERT_TRUE(screen->commit({.framebuffer = &*framebuffer, .in_fence = &done}));
+    EXPECT_EQ(given(primary), std::nullopt);
+}
+
+TEST_F(KmsCommitFenceTest, AFailedFenceIsToldBeforeTheCommit) {
+    screen->fence_status = -EIO;
+    expect_refusal(commit, Errc::fence_failed, "its in_fence has failed: EIO");
+    expect_refusal(patient, Errc::fence_failed, "its in_fence has failed: EIO");
+}
+
+TEST_F(KmsCommitFenceTest, ACardThatRefusesFencesIsWaitedForOnlyWhereThatIsAllowed) {
+    refuse_fences();
+    const auto refused = screen->commit(commit);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::unsupported) << refused.error().message();
+    EXPECT_NE(refused.error().remedy.find("patience"), std::string::npos);
+    EXPECT_EQ(known(), false);
+    EXPECT_EQ(screen->waits, 0);
+    expect_refusal(commit, Errc::unsupported, "takes no IN_FENCE_FD"); // it is known now
+
+    screen->libc.ppoll = [this](pollfd* fds, nfds_t, const timespec*) {
+        ++screen->waits;
+        screen->fence_status = 1;
+        fds->revents = fds->events;
+        return 1;
+    };
+    ASSERT_TRUE(screen->output->test(patient, "test"));
+    EXPECT_EQ(screen->waits, 0) << "a test waits for nothing";
+    const auto flip = screen->commit(patient);
+    ASSERT_TRUE(flip) << flip.error().message();
+    EXPECT_EQ(screen->waits, 1);
+    EXPECT_FALSE(screen->last().value(primary, ScriptedScreen::in_fence_fd));
+    ASSERT_TRUE(screen->commit(commit)) << "it has signalled, so there is nothing to wait for";
+}
+
+TEST_F(KmsCommitFenceTest, ThePatienceIsFoundOutAboutAndUsedInOneCommit) {
+    refuse_fences();
+    screen->libc.ppoll = [this](pollfd* fds, nfds_t, const timespec*) {
+        screen->fence_status = 1;
+        fds->revents = fds->events;
+        return 1;
+    };
+    const auto flip = screen->commit(patient);
+    ASSERT_TRUE(flip) << flip.error().message();
+    EXPECT_EQ(known(), false);
+}
+
+TEST_F(KmsCommitFenceTest, ThePatienceEnds) {
+    refuse_fences();
+    screen->libc.ppoll = [](pollfd*, nfds_t, const timespec*) { return 0; };
+    patient.patience = 1ms;
+    const auto late = screen->commit(patient);
+    ASSERT_FALSE(late);
+    EXPECT_EQ(late.error().code, Errc::timed_out) << late.error().message();
+    EXPECT_TRUE(framebuffer->frame().revoke(deadline_in(0s)).has_value() ||
+                screen->fence_status == 0);
+}
+
+TEST_F(KmsCommitFenceTest, APlaneWithoutThePropertyIsWaitedForToo) {
+    screen->add_plane(35, KmsPlaneType::overlay, [](KmsPlane& plane) { plane.in_fence = false; });
+    const KmsLayer layer{.framebuffer = &*framebuffer, .in_fence = &*fence, .plane = 35};
+    expect_refusal({.layers = {&layer, 1}}, Errc::unsupported, "on plane 35: the card takes no");
+    EXPECT_EQ(known(), std::nullopt);
+    const KmsLayer blind{.framebuffer = &*framebuffer, .ignore_buffer_fences = true, .plane = 35};
+    expect_refusal({.layers = {&blind, 1}}, Errc::unsupported, "waits for the fences in the");
+}
+
+TEST_F(KmsCommitFenceTest, AnEpermThatIsNotAboutTheFenceIsNot) {
+    screen->refuses = [](const AtomicRequest&) { return EPERM; };
+    const auto refused = screen->commit(commit);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::no_permission) << refused.error().message();
+    EXPECT_EQ(known(), std::nullopt);
+}
+
+// ---- What the card refuses --------------------------------------------------------------------
+
+/// Which errno the card answers with, where it shows the second overlay, and what that is said to
+/// be.
+struct Blame {
+    int error;
+    Errc code;
+    const char* says;
+};
+
+class KmsCommitBlameTest : public KmsCommitTest, public testing::WithParamInterface<Blame> {};
+
+TEST_P(KmsCommitBlameTest, TheLayerThatTheCardRefusesIsNamed) {
+    screen->refuses = [](const AtomicRequest& request) {
+        return request.value(second, ScriptedScreen::fb_id).value_or(0) != 0 ? GetParam().error : 0;
+    };
+    const KmsFramebuffer whole = screen->framebuffer();
+    const KmsFramebuffer small = screen->framebuffer(64, 32);
+    const std::array layers{KmsLayer{.framebuffer = &whole},
+                            KmsLayer{.framebuffer = &small, .plane = overlay},
+                            KmsLayer{.framebuffer = &small,
+                                     .plane = second,
+                                     .destination = {.x = 3, .y = 4, .width = 128, .height = 96}},
+                            KmsLayer{.framebuffer = &small, .plane = cursor}};
+    const auto refused = screen->commit({.layers = layers});
+    ASSERT_FALSE(refused);
+    const Error& error = refused.error();
+    EXPECT_EQ(error.code, GetParam().code) << error.message();
+    EXPECT_EQ(error.sys_errno, GetParam().error);
+    EXPECT_EQ(error.problem.rfind("layer 2, 64x32 XR24", 0), 0U) << error.problem;
+    EXPECT_NE(error.problem.find("go to 128x96 at 3,4 on plane 33"), std::string::npos)
+        << error.problem;
+    EXPECT_NE(error.problem.find(GetParam().says), std::string::npos) << error.problem;
+    EXPECT_EQ(screen->requests.back().flags & DRM_MODE_ATOMIC_TEST_ONLY,
+              std::uint32_t{DRM_MODE_ATOMIC_TEST_ONLY});
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, KmsCommitBlameTest,
+    testing::Values(Blame{EINVAL, Errc::unsupported, "the card refuses it"},
+                    Blame{ERANGE, Errc::unsupported, "does not scale it to 128x96"},
+                    Blame{ENOSPC, Errc::invalid_argument, "reaches past the frame"}),
+    [](const auto& each) {
+        return std::string(each.param.error == EINVAL   ? "Einval"
+                           : each.param.error == ERANGE ? "Erange"
+                                                        : "Enospc");
+    });
+
+TEST_P(KmsCommitBlameTest, SoItIsWhereAllPlanesAreNamed) {
+    screen->refuses = [](const AtomicRequest& request) {
+        return request.value(second, ScriptedScreen::fb_id).value_or(0) != 0 ? GetParam().error : 0;
+    };
+    const KmsFramebuffer whole = screen->framebuffer();
+    const std::array layers{KmsLayer{.framebuffer = &whole, .plane = primary},
+                            KmsLayer{.framebuffer = &whole, .plane = second}};
+    const auto refused = screen->output->test({.layers = layers}, "test");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, GetParam().code);
+    EXPECT_EQ(refused.error().problem.rfind("layer 1, 640x480", 0), 0U) << refused.error().problem;
+}
+
+TEST_F(KmsCommitTest, ACaptureThatTheCardRefusesIsNamed) {
+    screen->add_writeback();
+    screen->refuses = [](const AtomicRequest& request) {
+        return request.value(ScriptedScreen::writeback, ScriptedScreen::writeback_fb) ? EINVAL : 0;
+    };
+    const KmsFramebuffer whole = screen->framebuffer();
+    const auto refused = screen->commit({.framebuffer = &whole, .writeback = &whole});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::unsupported);
+    EXPECT_NE(refused.error().problem.find("refuses to capture them into 640x480"),
+              std::string::npos)
+        << refused.error().problem;
+}
+
+TEST_F(KmsCommitTest, WhatIsAboutTheCardIsSaidInWords) {
+    const KmsFramebuffer whole = screen->framebuffer();
+    for (const auto& [error, code] :
+         {std::pair(EACCES, Errc::not_master), std::pair(EBUSY, Errc::busy),
+          std::pair(ENOENT, Errc::device_lost), std::pair(ENODEV, Errc::device_lost),
+          std::pair(ENOMEM, Errc::no_resources)}) {
+        screen->refuses = [answer = error](const AtomicRequest&) { return answer; };
+        const std::size_t asked = screen->requests.size();
+        screen->output->leftovers_known = true;
+        const auto refused = screen->commit({.framebuffer = &whole});
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, code) << refused.error().message();
+        EXPECT_EQ(refused.error().sys_errno, error);
+        EXPECT_EQ(screen->requests.size(), asked + 1) << "it is about no layer";
+    }
+}
+
 } // namespace
 } // namespace sluice
