@@ -85,8 +85,8 @@ struct KmsCommit {
     const KmsFramebuffer* framebuffer = nullptr;
     /// As `KmsLayer::in_fence`, for `framebuffer`.
     const SyncFile* in_fence = nullptr;
-    /// Where to write what the screen then shows; as large as the output, LINEAR. Its fences are
-    /// not waited for: it must be idle. Default: no capture.
+    /// Where to write what the screen then shows; as `KmsOutput::capture` takes it. Default: no
+    /// capture.
     const KmsFramebuffer* writeback = nullptr;
     /// Instead of `framebuffer`: everything that the screen shows, from the bottom to the top. What
     /// the commit before had shown and is not here leaves the screen.

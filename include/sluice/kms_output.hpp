@@ -78,11 +78,29 @@ public:
     ///   - `not_master`: another process holds the display. Nothing is lost by that: once master is
     ///     back (drmSetMaster), the next commit sets mode and routing again, turns off what others
     ///     left in the way, and goes on with the same framebuffers;
-    ///   - `device_lost`: the card has this output no more, as where a lease was revoked, or is gone;
-    ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence; or a layer
-    ///     names a plane that another output has on;
+    ///   - `device_lost`: the card has this output no more, as where a lease was revoked, or is
+    ///   gone;
+    ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence; or the
+    ///   last
+    ///     capture to be written; or a layer names a plane that another output has on;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit) noexcept;
+
+    /// Captures what the screen shows, all layers of it, into a frame that the CPU or another
+    /// device then reads: as `KmsCommit::writeback`, with nothing else changed. \param into as
+    /// large as the output, LINEAR, in one of the formats that `caps` lists for capturing; idle.
+    ///
+    /// One capture is under way at a time, by this or by a commit: vkms of kernel 6.12 loses the
+    /// fence of one that is overtaken by another commit within about a frame. Wait for the fence,
+    /// with a deadline, before the next commit.
+    /// \returns a fence that signals once the capture is written, or
+    ///   - `invalid_argument`: nothing has been committed yet, or again since `reroute` or a lost
+    ///     master; or a frame of another size;
+    ///   - `unsupported`: no writeback connector, or a format that it does not take (the message
+    ///     lists what it takes), or it refuses to capture now;
+    ///   - `busy`: the last capture or commit is still under way, or somebody works on the frame;
+    ///   - `revoked`, `wrong_object`, `not_master`, `device_lost`, `failed`: as `commit`.
+    [[nodiscard]] Result<SyncFile> capture(const KmsFramebuffer& into) noexcept;
 
     /// Has the next commit set mode and routing again, as the first did: where somebody else may
     /// have changed the screen and no commit has met `not_master` meanwhile, as after a VT switch

@@ -8,6 +8,7 @@
 
 #include <drm_fourcc.h>
 
+#include "core/dma_buf_text.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 #include "frame/frame_use.hpp"
@@ -84,24 +85,28 @@ Result<void> KmsOutput::State::check(const KmsCommit& commit, const char* operat
         return refuse(Errc::invalid_argument,
                       "the mode and the routing are still to be set, and may_set_mode is false",
                       "Commit once with may_set_mode");
-    const auto is_of_the_screen = [&](const KmsFramebuffer& framebuffer, const char* what) {
-        const FrameLayout& frame = framebuffer.frame().layout();
-        return frame.width == mode.width && frame.height == mode.height
-                   ? std::string()
-                   : std::string(what) + " is " + to_string(mode.width) + "x" +
-                         to_string(mode.height) + ", the frame is " + to_string(frame.width) + "x" +
-                         to_string(frame.height);
-    };
-    if (commit.framebuffer != nullptr)
-        if (std::string wrong = is_of_the_screen(*commit.framebuffer, "the screen"); !wrong.empty())
-            return refuse(Errc::invalid_argument, std::move(wrong),
+    if (commit.framebuffer != nullptr) {
+        const FrameLayout& frame = commit.framebuffer->frame().layout();
+        if (frame.width != mode.width || frame.height != mode.height)
+            return refuse(Errc::invalid_argument,
+                          "the screen is " + to_string(mode.width) + "x" + to_string(mode.height) +
+                              ", the frame is " + to_string(frame.width) + "x" +
+                              to_string(frame.height),
                           "Allocate the frame in the output's size, or give a layer");
-    if (commit.writeback == nullptr)
-        return sys::success();
+    }
+    return commit.writeback != nullptr ? check_capture(*commit.writeback, operation)
+                                       : sys::success();
+}
+
+Result<void> KmsOutput::State::check_capture(const KmsFramebuffer& into,
+                                             const char* operation) const {
+    const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
+        return tl::unexpected(error(operation, code, std::move(problem), std::move(remedy)));
+    };
     if (writeback == 0)
         return refuse(Errc::unsupported, "the output has no writeback connector",
                       "Ask KmsDevice::find_output for one");
-    const FrameLayout& frame = commit.writeback->frame().layout();
+    const FrameLayout& frame = into.frame().layout();
     const auto takes = [&](const FormatSupport& each) {
         return each.format == frame.format && each.modifier == frame.modifier &&
                contains(each.uses, Uses::capture);
@@ -116,13 +121,32 @@ Result<void> KmsOutput::State::check(const KmsCommit& commit, const char* operat
                           format_name(frame.format) + " " + modifier_name(frame.modifier),
                       "Allocate the frame in one of these formats");
     }
-    if (behind(*commit.writeback)->file != device->file)
-        return refuse(Errc::wrong_object, "KmsCommit::writeback is of another card or open file",
+    if (behind(into)->file != device->file)
+        return refuse(Errc::wrong_object, "the framebuffer is of another card or open file",
                       "Attach the frame to this device");
-    if (std::string wrong = is_of_the_screen(*commit.writeback, "the writeback connector");
-        !wrong.empty())
-        return refuse(Errc::invalid_argument, std::move(wrong),
+    if (frame.width != mode.width || frame.height != mode.height)
+        return refuse(Errc::invalid_argument,
+                      "the writeback connector is " + to_string(mode.width) + "x" +
+                          to_string(mode.height) + ", the frame is " + to_string(frame.width) +
+                          "x" + to_string(frame.height),
                       "Allocate the frame in the output's size");
+    // Some drivers lose the fence of a capture that is overtaken.
+    if (capturing) {
+        const auto status = capturing->status();
+        if (status && status->state == FenceState::pending)
+            return refuse(Errc::busy, "the last capture is still to be written",
+                          "Wait for its fence, then capture again");
+    }
+    // The card waits for none of its fences.
+    for (const DmaBuf& buffer : into.frame().buffers()) {
+        const auto idle = buffer.idle(Access::write);
+        if (!idle)
+            return tl::unexpected(idle.error());
+        if (!*idle)
+            return refuse(Errc::busy,
+                          "somebody still works on " + describe(buffer) + " to be captured into",
+                          "Wait for it (DmaBuf::wait), or capture into another frame");
+    }
     return sys::success();
 }
 
@@ -353,12 +377,14 @@ int KmsOutput::State::send(const KmsFramebuffer* capture, std::uint32_t flags, K
 }
 
 Error KmsOutput::State::refused(int errnum, const KmsCommit& commit, const char* operation) {
-    Error failure = sys::failed_call(
-        errnum, operation, name + " of " + describe(*device->file),
-        commit.framebuffer != nullptr
-            ? "the card refused " + describe(commit.framebuffer->frame().layout())
-            : "the card refused these " + to_string(commit.layers.size()) + " layers",
-        "See the kernel log with drm.debug=0x10 for the check that failed");
+    Error failure =
+        sys::failed_call(errnum, operation, name + " of " + describe(*device->file),
+                         commit.framebuffer != nullptr
+                             ? "the card refused " + describe(commit.framebuffer->frame().layout())
+                         : commit.layers.empty() ? "the card refused the capture"
+                                                 : "the card refused these " +
+                                                       to_string(commit.layers.size()) + " layers",
+                         "See the kernel log with drm.debug=0x10 for the check that failed");
     switch (errnum) {
     case EACCES:
         failure.code = Errc::not_master;
@@ -398,7 +424,7 @@ void KmsOutput::State::blame(Error& failure, const KmsCommit& commit) {
     const std::vector<KmsWanted> all = wanted;
     std::size_t taken = 0;
     int errnum = 0;
-    for (; taken < all.size(); ++taken) {
+    for (; taken < all.size() && !placed.empty(); ++taken) {
         wanted.assign(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(taken) + 1);
         errnum = send(nullptr, test_only, nullptr);
         if (errnum != 0)
@@ -540,12 +566,15 @@ Result<void> KmsOutput::State::begin_uses(const KmsCommit& commit, const char* o
             return tl::unexpected(std::move(began.error()));
         showing.back() = std::move(*began);
     }
-    if (commit.writeback != nullptr) {
-        auto began = KmsUse::begin(behind(*commit.writeback), commit.writeback->frame(), operation);
-        if (!began)
-            return tl::unexpected(std::move(began.error()));
-        showing.push_back(std::move(*began));
-    }
+    return commit.writeback != nullptr ? begin_capture(*commit.writeback, operation)
+                                       : sys::success();
+}
+
+Result<void> KmsOutput::State::begin_capture(const KmsFramebuffer& into, const char* operation) {
+    auto began = KmsUse::begin(behind(into), into.frame(), operation);
+    if (!began)
+        return tl::unexpected(std::move(began.error()));
+    showing.push_back(std::move(*began));
     return sys::success();
 }
 
@@ -595,6 +624,7 @@ void KmsOutput::State::settle(const SyncFile* out_fence) noexcept {
             KmsUse& use = showing[static_cast<std::size_t>(found - wanted.begin())];
             plane.leaving = use ? std::exchange(plane.shown, std::move(use)) : KmsUse();
             plane.sent = found->values;
+            plane.framebuffer = found->framebuffer;
             plane.known = plane.on = true;
         } else {
             plane.leaving = std::exchange(plane.shown, KmsUse());
@@ -628,10 +658,40 @@ Result<KmsFlip> KmsOutput::State::commit(const KmsCommit& commit, const char* op
     } while (refuses_in_fences(errnum, commit.writeback) || choose_again(errnum));
     if (errnum != 0)
         return tl::unexpected(refused(errnum, commit, operation));
-    routed = true;
     if (std::ranges::any_of(wanted, [](const KmsWanted& each) { return each.in_fence >= 0; }))
         device->in_fences = KmsInFences::taken;
+    return accepted(out, commit.writeback, operation);
+}
 
+Result<SyncFile> KmsOutput::State::capture(const KmsFramebuffer& into, const char* operation) {
+    if (!routed || std::ranges::none_of(planes, &KmsOutputPlane::on))
+        return tl::unexpected(error(operation, Errc::invalid_argument,
+                                    "nothing of ours is on the screen", "Commit a frame first"));
+    if (auto good = check_capture(into, operation); !good)
+        return tl::unexpected(std::move(good.error()));
+    placed.clear();
+    wanted.clear();
+    const Ending ending(showing);
+    showing.clear();
+    for (std::size_t i = 0; i < planes.size(); ++i)
+        if (const KmsOutputPlane& plane = planes[i]; plane.on) {
+            wanted.push_back({.plane = i, .framebuffer = plane.framebuffer, .values = plane.sent});
+            showing.emplace_back(); // it goes on
+        }
+    if (auto good = begin_capture(into, operation); !good)
+        return tl::unexpected(std::move(good.error()));
+    KmsOutFences out;
+    if (const int errnum = send(&into, DRM_MODE_ATOMIC_NONBLOCK, &out); errnum != 0)
+        return tl::unexpected(refused(errnum, {.writeback = &into}, operation));
+    auto flip = accepted(out, &into, operation);
+    if (!flip)
+        return tl::unexpected(std::move(flip.error()));
+    return std::move(*flip->writeback_fence);
+}
+
+Result<KmsFlip> KmsOutput::State::accepted(KmsOutFences& out, const KmsFramebuffer* into,
+                                           const char* operation) {
+    routed = true;
     const auto none = [&](const char* which) {
         return tl::unexpected(error(operation, Errc::failed,
                                     std::string("the card took the frames, but gave no ") + which,
@@ -640,7 +700,7 @@ Result<KmsFlip> KmsOutput::State::commit(const KmsCommit& commit, const char* op
     UniqueFd flip_fd(std::move(out.flip));
     UniqueFd writeback_fd(std::move(out.writeback));
     captured_before =
-        std::exchange(captured, commit.writeback != nullptr ? std::move(showing.back()) : KmsUse());
+        std::exchange(captured, into != nullptr ? std::move(showing.back()) : KmsUse());
     if (!flip_fd) {
         settle(nullptr);
         return none("out-fence");
@@ -648,11 +708,13 @@ Result<KmsFlip> KmsOutput::State::commit(const KmsCommit& commit, const char* op
     KmsFlip flip{.out_fence = SyncFileAdopt::adopt(std::move(flip_fd)),
                  .writeback_fence = std::nullopt};
     settle(&flip.out_fence);
-    if (commit.writeback != nullptr) {
+    if (into != nullptr) {
         if (!writeback_fd)
             return none("writeback fence");
         flip.writeback_fence = SyncFileAdopt::adopt(std::move(writeback_fd));
         captured.end_after(capture_user, *flip.writeback_fence);
+        auto copy = flip.writeback_fence->duplicate();
+        capturing = copy ? std::optional(std::move(*copy)) : std::nullopt;
     }
     return flip;
 }

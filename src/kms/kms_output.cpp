@@ -113,6 +113,13 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     return state_->commit(commit, operation);
 }
 
+Result<SyncFile> KmsOutput::capture(const KmsFramebuffer& into) noexcept {
+    constexpr const char* operation = "KmsOutput::capture";
+    if (!state_)
+        return tl::unexpected(moved_from_output(operation));
+    return state_->capture(into, operation);
+}
+
 Result<DmaBuf> KmsOutput::on_screen(std::uint32_t plane_id) const noexcept {
     if (!state_)
         return tl::unexpected(moved_from_output("KmsOutput::on_screen"));

@@ -135,8 +135,9 @@ struct KmsCrtcProperties {
 struct KmsOutputPlane {
     KmsPlane can; // as it was when the output was found
     KmsPlaneControls controls;
-    bool known = false; // `sent` is what the kernel has
-    bool on = false;    // it shows something of ours
+    bool known = false;            // `sent` is what the kernel has
+    bool on = false;               // it shows something of ours
+    std::uint32_t framebuffer = 0; // that
     KmsPlaneValues sent{};
     // A commit is accepted only once the one before it has reached the screen, so the frame before
     // that one has left it: two are held.
@@ -192,6 +193,7 @@ struct KmsOutput::State {
 
     [[nodiscard]] Result<void> test(const KmsCommit& commit, const char* operation);
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit, const char* operation);
+    [[nodiscard]] Result<SyncFile> capture(const KmsFramebuffer& into, const char* operation);
     [[nodiscard]] Result<std::vector<std::uint32_t>> assign(const KmsCommit& commit,
                                                             const char* operation);
 
@@ -223,6 +225,7 @@ struct KmsOutput::State {
     std::vector<KmsCleared> leftovers;
     KmsAtomicRequest request;
     KmsUse captured, captured_before;
+    std::optional<SyncFile> capturing;       // the fence of the last capture
     std::uint64_t screen_user, capture_user; // to the frames
 
     // Of the commit at hand; kept for their memory.
@@ -254,6 +257,11 @@ private:
                                            const char* operation);
     [[nodiscard]] bool refuses_in_fences(int error, const KmsFramebuffer* capture);
     [[nodiscard]] Result<void> begin_uses(const KmsCommit& commit, const char* operation);
+    [[nodiscard]] Result<void> check_capture(const KmsFramebuffer& into,
+                                             const char* operation) const;
+    [[nodiscard]] Result<void> begin_capture(const KmsFramebuffer& into, const char* operation);
+    [[nodiscard]] Result<KmsFlip> accepted(KmsOutFences& out, const KmsFramebuffer* into,
+                                           const char* operation);
     [[nodiscard]] Error refused(int error, const KmsCommit& commit, const char* operation);
     void blame(Error& failure, const KmsCommit& commit);
     [[nodiscard]] bool choose_again(int error);

@@ -562,6 +562,37 @@ TEST_F(KmsCommitTest, ACaptureThatTheCardRefusesIsNamed) {
         << refused.error().problem;
 }
 
+TEST_F(KmsCommitTest, ACaptureChangesNothingElse) {
+    screen->add_writeback();
+    screen->fence_status = 1;
+    const KmsFramebuffer whole = screen->framebuffer();
+    const KmsFramebuffer small = screen->framebuffer(64, 32);
+    const KmsFramebuffer into = screen->framebuffer();
+    EXPECT_EQ(screen->output->capture(into, "capture").error().code, Errc::invalid_argument);
+    const std::array layers{KmsLayer{.framebuffer = &whole},
+                            KmsLayer{.framebuffer = &small, .plane = overlay}};
+    ASSERT_TRUE(screen->commit({.layers = layers}));
+    const auto captured = screen->output->capture(into, "capture");
+    ASSERT_TRUE(captured) << captured.error().message();
+    EXPECT_EQ(screen->last().value(ScriptedScreen::writeback, ScriptedScreen::writeback_fb),
+              into.id());
+    EXPECT_EQ(screen->shown_by(primary), whole.id());
+    EXPECT_EQ(screen->shown_by(overlay), small.id());
+    EXPECT_EQ(screen->last().properties, 5U) << "two frames, the capture, and two fences";
+    EXPECT_EQ(small.frame().revoke(deadline_in(0s)).error().code, Errc::timed_out);
+
+    screen->fence_status = 0;
+    EXPECT_EQ(screen->output->capture(into, "capture").error().code, Errc::busy);
+    EXPECT_EQ(screen->commit({.framebuffer = &whole, .writeback = &into}).error().code, Errc::busy);
+    screen->refuses = [](const AtomicRequest&) { return EINVAL; };
+    screen->fence_status = 1;
+    const auto refused = screen->output->capture(into, "capture");
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().problem.find("refuses to capture"), std::string::npos);
+    screen->output->forget_routing();
+    EXPECT_EQ(screen->output->capture(into, "capture").error().code, Errc::invalid_argument);
+}
+
 TEST_F(KmsCommitTest, WhatIsAboutTheCardIsSaidInWords) {
     const KmsFramebuffer whole = screen->framebuffer();
     for (const auto& [error, code] :
