@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <ranges>
+#include <utility>
+#include <vector>
 
 #include "kms/kms_state.hpp"
 
@@ -39,17 +41,14 @@ int find_plane(KmsOutput::State& output, KmsPlacedLayer& layer, const auto& orde
     return 0;
 }
 
-} // namespace
+bool has_none(const KmsPlacedLayer& each) {
+    return each.plane == KmsPlacedLayer::nowhere;
+}
 
-int assign_planes(KmsOutput::State& output) {
+/// Gives planes by a simple rule. \returns 0, or an errno that is not about planes.
+int assign_simply(KmsOutput::State& output) {
     const auto upwards = std::views::iota(std::size_t{0}, output.planes.size());
     auto& layers = output.placed;
-    const auto has_none = [](const KmsPlacedLayer& each) {
-        return each.plane == KmsPlacedLayer::nowhere;
-    };
-    if (!std::ranges::all_of(layers, has_none)) // or all would seem to be refused
-        if (const int error = output.try_placed(); error != 0)
-            return error;
     // The rest is composited into the first where it has to be.
     if (has_none(layers.front()))
         if (const int error = find_plane(output, layers.front(), upwards); error != 0)
@@ -63,6 +62,33 @@ int assign_planes(KmsOutput::State& output) {
         if (has_none(each))
             break;
     }
+    return 0;
+}
+
+} // namespace
+
+int assign_planes(KmsOutput::State& output) {
+    auto& layers = output.placed;
+    if (!std::ranges::all_of(layers, has_none)) // or all would seem to be refused
+        if (const int error = output.try_placed(); error != 0)
+            return error;
+#ifdef SLUICE_LIFTOFF
+    const std::vector<KmsPlacedLayer> given = layers;
+    if (assign_by_liftoff(output, false))
+        return 0;
+#endif
+    if (const int error = assign_simply(output); error != 0)
+        return error;
+#ifdef SLUICE_LIFTOFF
+    // libliftoff takes planes that tell no zpos for ones that lie side by side, and finds less
+    // there.
+    const auto without = std::ranges::count_if(layers, has_none);
+    if (without != 0) {
+        const std::vector<KmsPlacedLayer> simple = std::exchange(layers, given);
+        if (!assign_by_liftoff(output, true) || std::ranges::count_if(layers, has_none) > without)
+            layers = simple;
+    }
+#endif
     return 0;
 }
 

@@ -25,6 +25,13 @@ void KmsAtomicRequest::add(std::uint32_t object, std::uint32_t property, std::ui
     values_.push_back(value);
 }
 
+void KmsAtomicRequest::copy_to(drmModeAtomicReq& request) const {
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < objects_.size(); ++i)
+        for (std::uint32_t j = 0; j < counts_[i]; ++j, ++next)
+            drmModeAtomicAddProperty(&request, objects_[i], properties_[next], values_[next]);
+}
+
 int KmsAtomicRequest::commit(int fd, std::uint32_t flags) noexcept {
     const auto address = [](const auto& list) {
         return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(list.data()));

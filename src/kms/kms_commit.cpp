@@ -309,43 +309,22 @@ void KmsOutput::State::forget_routing() noexcept {
     leftovers_known = false;
 }
 
-void KmsOutput::State::fill(const KmsFramebuffer* capture, KmsOutFences* out) {
-    const auto pointer = [](std::int32_t* fd) {
-        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(fd));
-    };
-    const auto is_wanted = [this](std::uint32_t plane) {
-        return std::ranges::any_of(
-            wanted, [&](const KmsWanted& each) { return planes[each.plane].can.id == plane; });
-    };
-    if (!routed && !leftovers_known)
+void KmsOutput::State::fill_routing() {
+    if (routed)
+        return;
+    if (!leftovers_known)
         if (const auto now = read_resources(*device->file, false, "KmsOutput::commit"))
             note_leftovers(*now, *this); // otherwise the commit fails too, and says why
-    request.clear();
-    if (!routed) {
-        request.add(connector, connector_properties.crtc_id, crtc);
-        for (const KmsCleared& each : leftovers)
-            if (!is_wanted(each.object))
-                request.add(each.object, each.property, 0);
-    }
-    if (writeback != 0) {
-        const KmsConnectorProperties& properties = writeback_properties;
-        if (!routed)
-            request.add(writeback, properties.crtc_id, crtc);
-        if (capture != nullptr) {
-            request.add(writeback, properties.writeback_fb_id, capture->id());
-            if (out != nullptr)
-                request.add(writeback, properties.writeback_out_fence_ptr,
-                            pointer(&out->writeback));
-        }
-    }
-    if (!routed) {
-        request.add(crtc, crtc_properties.mode_id, mode_blob);
-        request.add(crtc, crtc_properties.active, 1);
-        for (const std::uint32_t each : crtc_properties.reset)
-            request.add(crtc, each, 0);
-    }
-    if (out != nullptr)
-        request.add(crtc, crtc_properties.out_fence_ptr, pointer(&out->flip));
+    request.add(connector, connector_properties.crtc_id, crtc);
+    if (writeback != 0)
+        request.add(writeback, writeback_properties.crtc_id, crtc);
+    request.add(crtc, crtc_properties.mode_id, mode_blob);
+    request.add(crtc, crtc_properties.active, 1);
+    for (const std::uint32_t each : crtc_properties.reset)
+        request.add(crtc, each, 0);
+}
+
+void KmsOutput::State::fill_wanted() {
     for (const KmsWanted& each : wanted) {
         const KmsOutputPlane& plane = planes[each.plane];
         const KmsPlaneControls& controls = plane.controls;
@@ -358,6 +337,43 @@ void KmsOutput::State::fill(const KmsFramebuffer* capture, KmsOutFences* out) {
                 (!routed || !plane.known || plane.sent[i] != each.values[i]))
                 request.add(plane.can.id, controls.ids[i], each.values[i]);
     }
+}
+
+void KmsOutput::State::fill_others() {
+    request.clear();
+    fill_routing();
+    if (!routed)
+        for (const KmsCleared& each : leftovers)
+            if (std::ranges::none_of(planes, [&](const KmsOutputPlane& plane) {
+                    return plane.can.id == each.object;
+                }))
+                request.add(each.object, each.property, 0);
+    fill_wanted();
+}
+
+void KmsOutput::State::fill(const KmsFramebuffer* capture, KmsOutFences* out) {
+    const auto pointer = [](std::int32_t* fd) {
+        return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(fd));
+    };
+    const auto is_wanted = [this](std::uint32_t plane) {
+        return std::ranges::any_of(
+            wanted, [&](const KmsWanted& each) { return planes[each.plane].can.id == plane; });
+    };
+    request.clear();
+    fill_routing();
+    if (!routed)
+        for (const KmsCleared& each : leftovers)
+            if (!is_wanted(each.object))
+                request.add(each.object, each.property, 0);
+    if (capture != nullptr) {
+        request.add(writeback, writeback_properties.writeback_fb_id, capture->id());
+        if (out != nullptr)
+            request.add(writeback, writeback_properties.writeback_out_fence_ptr,
+                        pointer(&out->writeback));
+    }
+    if (out != nullptr)
+        request.add(crtc, crtc_properties.out_fence_ptr, pointer(&out->flip));
+    fill_wanted();
     for (const KmsOutputPlane& plane : planes)
         if (plane.on && !is_wanted(plane.can.id)) {
             request.add(plane.can.id, plane.controls.fb_id, 0);

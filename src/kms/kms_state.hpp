@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include <xf86drmMode.h>
+
 #include "frame/attachment_cache.hpp"
 #include "kms/kms_file.hpp"
 #include "kms/kms_planes.hpp"
@@ -167,6 +169,8 @@ public:
     void add(std::uint32_t object, std::uint32_t property, std::uint64_t value);
     /// \returns 0 or the errno.
     [[nodiscard]] int commit(int fd, std::uint32_t flags) noexcept;
+    /// The same for libdrm.
+    void copy_to(drmModeAtomicReq& request) const;
 
 private:
     std::vector<std::uint32_t> objects_, counts_, properties_;
@@ -204,6 +208,11 @@ struct KmsOutput::State {
     [[nodiscard]] int send(const KmsFramebuffer* capture, std::uint32_t flags, KmsOutFences* out);
     /// Whether the card takes `placed`, those of it that have a plane. \returns 0 or an errno.
     [[nodiscard]] int try_placed();
+    /// Has `wanted` be what `placed` has a plane for.
+    void want_placed();
+    /// Fills the request with what is due beside the planes that are to be found: the routing, and
+    /// `wanted`.
+    void fill_others();
     [[nodiscard]] bool is_free(const KmsOutputPlane& plane) const {
         return plane.on || !device->is_anothers(plane.can.id, screen_user);
     }
@@ -268,7 +277,8 @@ private:
     [[nodiscard]] Error anothers(const char* operation, std::size_t layer) const;
     [[nodiscard]] Result<void> claim_planes(const char* operation);
     void disclaim_planes(std::size_t count) noexcept;
-    void want_placed();
+    void fill_routing();
+    void fill_wanted();
     void fill(const KmsFramebuffer* capture, KmsOutFences* out);
     void settle(const SyncFile* out_fence) noexcept;
 };
@@ -277,6 +287,11 @@ private:
 /// others have to be composited into without. The first is at the bottom. \returns 0, or an errno:
 /// the card cannot be asked, or refuses the planes that are given.
 [[nodiscard]] int assign_planes(KmsOutput::State& output);
+
+/// The same by libliftoff, for all of them, or, as \p composites says, for some, the first being
+/// what the others are composited into. \returns whether it found a way that the card takes; else
+/// nothing has changed.
+[[nodiscard]] bool assign_by_liftoff(KmsOutput::State& output, bool composites);
 
 /// Whether \p error says that the card does not do what it was asked, and not that it cannot be
 /// asked now.
