@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Finds planes for layers.
 #include <algorithm>
-#include <array>
-#include <ranges>
 #include <utility>
 #include <vector>
 
@@ -23,10 +21,12 @@ bool suits(const KmsOutput::State& output, const KmsOutputPlane& plane,
     return output.is_free(plane) && !refusal_of(plane.can, *layer.layer);
 }
 
-/// Gives \p layer the first plane of \p order that the card accepts for it, beside those that have
-/// one. \returns 0, or an errno that is not about planes.
-int find_plane(KmsOutput::State& output, KmsPlacedLayer& layer, const auto& order) {
-    for (const std::size_t i : order) {
+/// Gives \p layer the lowest plane that the card accepts for it beside those that have one, or, as
+/// \p highest says, the highest. \returns 0, or an errno that is not about planes.
+int find_plane(KmsOutput::State& output, KmsPlacedLayer& layer, bool highest) {
+    const std::size_t count = output.planes.size();
+    for (std::size_t step = 0; step < count; ++step) {
+        const std::size_t i = highest ? count - 1 - step : step;
         if (!suits(output, output.planes[i], layer) ||
             std::ranges::find(output.placed, i, &KmsPlacedLayer::plane) != output.placed.end())
             continue;
@@ -47,19 +47,18 @@ bool has_none(const KmsPlacedLayer& each) {
 
 /// Gives planes by a simple rule. \returns 0, or an errno that is not about planes.
 int assign_simply(KmsOutput::State& output) {
-    const auto upwards = std::views::iota(std::size_t{0}, output.planes.size());
     auto& layers = output.placed;
     // The rest is composited into the first where it has to be.
     if (has_none(layers.front()))
-        if (const int error = find_plane(output, layers.front(), upwards); error != 0)
+        if (const int error = find_plane(output, layers.front(), false); error != 0)
             return error;
     // From the top, so that what is left over lies between the first and all that has a plane.
-    for (KmsPlacedLayer& each : layers | std::views::drop(1) | std::views::reverse) {
-        if (!has_none(each))
+    for (std::size_t i = layers.size() - 1; i > 0; --i) {
+        if (!has_none(layers[i]))
             continue;
-        if (const int error = find_plane(output, each, upwards | std::views::reverse); error != 0)
+        if (const int error = find_plane(output, layers[i], true); error != 0)
             return error;
-        if (has_none(each))
+        if (has_none(layers[i]))
             break;
     }
     return 0;

@@ -57,8 +57,10 @@ Error KmsOutput::State::error(const char* operation, std::size_t layer, KmsRefus
     const KmsPlacedLayer& each = placed[layer];
     const KmsPlane* plane =
         each.plane != KmsPlacedLayer::nowhere ? plane_list[each.plane] : nullptr;
-    return error(operation, why.code, describe(each, layer, plane) + ": " + why.problem,
-                 std::move(why.remedy));
+    Error failure = error(operation, why.code, describe(each, layer, plane) + ": " + why.problem,
+                          std::move(why.remedy));
+    failure.sys_errno = why.sys_errno;
+    return failure;
 }
 
 Error KmsOutput::State::anothers(const char* operation, std::size_t layer) const {
@@ -154,7 +156,7 @@ Result<void> KmsOutput::State::place(std::span<const KmsLayer> layers, const cha
     placed.clear();
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const KmsLayer& layer = layers[i];
-        const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
+        const auto refuse = [&](Errc code, const std::string& problem, std::string remedy) {
             return tl::unexpected(
                 error(operation, code, "layer " + to_string(i) + problem, std::move(remedy)));
         };
@@ -509,9 +511,10 @@ Result<void> KmsOutput::State::give_fences(const KmsCommit& commit, bool waits,
         const bool card_waits =
             planes[wanted[i].plane].controls.in_fence_fd != 0 &&
             device->in_fences.load(std::memory_order_relaxed) != KmsInFences::refused;
-        const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
+        const auto refuse = [&](Errc code, std::string problem, std::string remedy,
+                                int errnum = 0) {
             return tl::unexpected(
-                error(operation, i, {code, std::move(problem), std::move(remedy)}));
+                error(operation, i, {code, std::move(problem), std::move(remedy), errnum}));
         };
         wanted[i].in_fence = -1;
         if (layer.in_fence == nullptr || layer.in_fence->fd() < 0) {
@@ -531,11 +534,12 @@ Result<void> KmsOutput::State::give_fences(const KmsCommit& commit, bool waits,
         const auto status = layer.in_fence->status();
         if (!status)
             return refuse(status.error().code, "its in_fence is closed: " + status.error().problem,
-                          "Keep the fence until the commit has been made");
+                          "Keep the fence until the commit has been made",
+                          status.error().sys_errno);
         if (status->state == FenceState::failed)
             return refuse(Errc::fence_failed,
                           "its in_fence has failed: " + sys::errno_text(status->error),
-                          "Draw the frame anew, or show the one before");
+                          "Draw the frame anew, or show the one before", status->error);
         if (card_waits) {
             wanted[i].in_fence = layer.in_fence->fd();
             continue;
@@ -552,7 +556,7 @@ Result<void> KmsOutput::State::give_fences(const KmsCommit& commit, bool waits,
             deadline = deadline_in(commit.patience);
         if (auto done = layer.in_fence->wait(*deadline); !done)
             return refuse(done.error().code, "its in_fence: " + done.error().problem,
-                          std::move(done.error().remedy));
+                          std::move(done.error().remedy), done.error().sys_errno);
     }
     return sys::success();
 }

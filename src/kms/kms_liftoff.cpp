@@ -11,10 +11,8 @@ extern "C" { // which the header does not say
 #include <libliftoff.h>
 }
 
-#include "core/sys.hpp"
 #include "kms/drm_ptr.hpp"
 #include "kms/kms_state.hpp"
-#include <sluice/unique_fd.hpp>
 
 namespace sluice {
 
@@ -26,33 +24,8 @@ using Plane = DrmPtr<liftoff_plane, liftoff_plane_destroy>;
 using Layer = DrmPtr<liftoff_layer, liftoff_layer_destroy>;
 using Request = DrmPtr<drmModeAtomicReq, drmModeAtomicFree>;
 
-/// A copy of a fd for libliftoff, whose header says that it takes fds over, and which copies them
-/// once more and leaves them alone.
-class Copy {
-public:
-    Copy() = default;
-    Copy(const Copy&) = delete;
-    Copy& operator=(const Copy&) = delete;
-    ~Copy() {
-        if (number_ >= 0)
-            sys::take_back(number_, original_);
-    }
-
-    /// \returns the copy's number, or -1.
-    [[nodiscard]] int make(int original) {
-        original_ = original;
-        if (auto copy = UniqueFd::duplicate(original))
-            number_ = copy->release();
-        return number_;
-    }
-
-private:
-    int original_ = -1, number_ = -1;
-};
-
 /// What one search needs. They go in the opposite order.
 struct Search {
-    Copy fd;
     Device device;
     Output output;
     std::vector<Plane> planes;
@@ -91,10 +64,8 @@ bool set_up(Search& search, KmsOutput::State& output) {
     const int fd = output.device->file->fd();
     if (drmIsMaster(fd) == 0) // it would complain to stderr
         return false;
-    const int copy = search.fd.make(fd);
-    if (copy < 0)
-        return false;
-    search.device.reset(liftoff_device_create(copy));
+    // Its header says that it takes the fd over; it makes a copy, and leaves ours alone.
+    search.device.reset(liftoff_device_create(fd));
     if (!search.device)
         return false;
     search.output.reset(liftoff_output_create(search.device.get(), output.crtc));

@@ -79,6 +79,7 @@ struct KmsRefusal {
     Errc code = Errc::unsupported;
     std::string problem;
     std::string remedy;
+    int sys_errno = 0;
 };
 
 /// Fills in the defaults of \p layer, number \p number of \p count on a screen of that size.

@@ -208,7 +208,7 @@ private:
                 continue;
             KmsOutputPlane plane;
             plane.can = each;
-            const std::string missing = take_plane(plane);
+            std::string missing = take_plane(plane);
             if (missing.empty())
                 output.planes.push_back(std::move(plane));
             else if (each.id == primary)
