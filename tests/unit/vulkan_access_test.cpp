@@ -10,7 +10,7 @@
 
 #include <sluice/vulkan_image.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "support/fake_reservations.hpp"
 #include "support/fake_vulkan.hpp"
 #include "support/memfd.hpp"
