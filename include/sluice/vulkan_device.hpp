@@ -230,17 +230,22 @@ public:
     /// \param uses borrowed; an attachment may be among them twice, and so may a buffer.
     /// \param deadline for other threads' accesses to the same buffers to end, and for fences where
     ///   the driver takes none.
+    /// \param wait_fences borrowed; further fences that the GPU waits for, as a screen's out-fence,
+    ///   which no buffer carries. Those that have signalled already cost no semaphore.
     /// \returns the access, or, with no buffer taken,
     ///   - `revoked`: the owner of one of the frames has taken it back;
     ///   - `timed_out`: not until \p deadline;
     ///   - `busy`: this thread has an access to one of the buffers open already;
     ///   - `fence_failed`: the work before has failed, so the contents are not valid; beginning
-    ///     again will succeed;
-    ///   - `invalid_argument`: a use without attachment, or with one of another VkDevice;
+    ///     again will succeed, without those of \p wait_fences that failed;
+    ///   - `invalid_argument`: a use without attachment, or with one of another VkDevice or of
+    ///     another queue family of it;
+    ///   - `wrong_object`: one of \p wait_fences was moved from or closed behind our back;
     ///   - `no_resources`: out of memory or fds;
     ///   - `device_lost`, `failed`: another VkResult, in `Error::vk_result`.
-    [[nodiscard]] Result<VulkanAccess> begin_access(std::span<const VulkanUse> uses,
-                                                    Deadline deadline) const noexcept;
+    [[nodiscard]] Result<VulkanAccess>
+    begin_access(std::span<const VulkanUse> uses, Deadline deadline,
+                 std::span<const SyncFile> wait_fences = {}) const noexcept;
 
     /// Submits, and gives the fence that signals when the GPU is done. After warm-up, when earlier
     /// submissions have finished, it creates no Vulkan object.
@@ -257,6 +262,11 @@ public:
     ///     GPU;
     ///   - `failed`: another VkResult, in `Error::vk_result`.
     [[nodiscard]] Result<SyncFile> submit(const VulkanSubmitInfo& info) const noexcept;
+
+    // Copies only, so that no handle is ever empty.
+    VulkanDevice(const VulkanDevice&) noexcept = default;
+    VulkanDevice& operator=(const VulkanDevice&) noexcept = default;
+    ~VulkanDevice() = default;
 
     struct State; ///< Not part of the API.
 

@@ -194,8 +194,8 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
                               std::to_string(needs.requirements.alignment),
                           "Enable VK_EXT_image_drm_format_modifier, or move the frame");
         needs.requirements.size += start;
-        auto memory =
-            import_memory(subject.device, needs, subject.buffer(i), {operation, subject.text()});
+        auto memory = import_memory(subject.device, needs, subject.buffer(i),
+                                    {operation, [&subject] { return subject.text(); }});
         if (!memory)
             return tl::unexpected(std::move(memory.error()));
         image.memories[i] = *memory;
@@ -302,8 +302,13 @@ Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
     if (auto known = state_->attachments.find(frame, key)) {
-        if (known->frame != frame) // a new one of the same buffers
-            FrameUse::watch(frame, state_->weak_from_this());
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            FrameUse::watch(frame, state_->watcher);
+            FrameUse::end(frame);
+        }
         return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(known)),
                            frame);
     }
@@ -315,7 +320,7 @@ Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
     VulkanImageHandles handles(state_->driver);
     auto made = attach_subject(*subject, handles);
     if (made)
-        FrameUse::watch(frame, state_->weak_from_this());
+        FrameUse::watch(frame, state_->watcher);
     std::shared_ptr<const VulkanAttachment::State> state;
     if (made)
         state = state_->attachments.insert(

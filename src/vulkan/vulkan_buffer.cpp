@@ -49,7 +49,7 @@ struct Handles {
 /// What is to be made, in words for the Errors.
 struct Order {
     const VulkanDriver& driver;
-    VulkanMemoryPurpose purpose;
+    const VulkanMemoryPurpose& purpose;
     VkBufferUsageFlags usage = 0;
     VkDeviceSize size = 0;
     VkExternalMemoryFeatureFlags direction = 0; // importable or exportable
@@ -59,7 +59,7 @@ tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std:
                              std::string remedy) {
     return tl::unexpected(Error{.code = code,
                                 .operation = purpose.operation,
-                                .object = purpose.object,
+                                .object = purpose.object(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
 }
@@ -130,7 +130,7 @@ Result<VulkanMemoryNeeds> create(const Order& order, Handles& into) {
     const VkResult result = driver.vk.CreateBuffer(driver.info.device, &info, nullptr, &created);
     if (result != VK_SUCCESS)
         return tl::unexpected(
-            failed_vk(result, purpose.operation, purpose.object,
+            failed_vk(result, purpose.operation, purpose.object(),
                       "vkCreateBuffer failed for " + std::to_string(size) + " bytes",
                       "Free buffers that are no longer used"));
     into.buffer = created;
@@ -162,7 +162,7 @@ Result<void> bind(const VulkanMemoryPurpose& purpose, const VulkanMemory& memory
     const VkResult result =
         driver.vk.BindBufferMemory(driver.info.device, into.buffer, memory.handle, 0);
     if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object,
+        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object(),
                                         "the memory could not be bound",
                                         "Free device memory and try again"));
     return {};
@@ -257,13 +257,23 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
     if (auto known = state_->attachments.find(frame, key)) {
-        if (known->frame != frame) // a new one of the same buffers
-            FrameUse::watch(frame, state_->weak_from_this());
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            FrameUse::watch(frame, state_->watcher);
+            FrameUse::end(frame);
+        }
         return VulkanBuffer(std::static_pointer_cast<const VulkanBuffer::State>(std::move(known)),
                             frame);
     }
-    VulkanMemoryPurpose purpose{.operation = operation,
-                                .object = describe(frame.layout()) + " on " + driver.name};
+    const VulkanMemoryPurpose purpose{
+        .operation = operation, .object = [&] {
+            const bool known = info.buffer < frame.buffers().size();
+            return describe(frame.layout()) +
+                   (known ? " in " + describe(frame.buffers()[info.buffer]) : std::string()) +
+                   " on " + driver.name;
+        }};
     if (info.usage == 0)
         return no_usage(purpose);
     if (info.buffer >= frame.buffers().size())
@@ -272,19 +282,18 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
                           std::to_string(frame.buffers().size()),
                       "Count the buffers from 0");
     const DmaBuf& buffer = frame.buffers()[info.buffer];
-    purpose.object = describe(frame.layout()) + " in " + describe(buffer) + " on " + driver.name;
     if (auto used = FrameUse::begin(frame, purpose.operation); !used)
         return tl::unexpected(std::move(used.error()));
     Handles handles(state_->driver);
     auto imported = import({.driver = driver,
-                            .purpose = std::move(purpose),
+                            .purpose = purpose,
                             .usage = info.usage,
                             .size = buffer.size(),
                             .direction = VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT},
                            buffer, handles);
     std::shared_ptr<const VulkanAttachment::State> state;
     if (imported) {
-        FrameUse::watch(frame, state_->weak_from_this());
+        FrameUse::watch(frame, state_->watcher);
         state = state_->attachments.insert(
             key, std::make_shared<const VulkanBuffer::State>(std::move(handles), frame));
     }
@@ -313,10 +322,12 @@ Result<VulkanBuffer> VulkanDevice::attach_buffer(const DmaBuf& buffer,
 
 Result<VulkanBuffer> VulkanDevice::export_buffer(const VulkanBufferInfo& info) const noexcept {
     const VulkanDriver& driver = *state_->driver;
-    const VulkanMemoryPurpose purpose{
-        .operation = "VulkanDevice::export_buffer",
-        .object = std::to_string(info.width) + "x" + std::to_string(info.height) + " " +
-                  format_name(info.format) + " LINEAR in a VkBuffer on " + driver.name};
+    const VulkanMemoryPurpose purpose{.operation = "VulkanDevice::export_buffer", .object = [&] {
+                                          return std::to_string(info.width) + "x" +
+                                                 std::to_string(info.height) + " " +
+                                                 format_name(info.format) +
+                                                 " LINEAR in a VkBuffer on " + driver.name;
+                                      }};
     const FormatInfo* format = find_format(info.format);
     if (format == nullptr)
         return refuse(purpose, Errc::unsupported, "it is not a format that sluice knows",

@@ -112,6 +112,7 @@ struct VulkanDriver {
 
     VulkanDeviceInfo info; // without its span
     VulkanFunctions vk;
+    VkPhysicalDeviceMemoryProperties memory{};
     std::string name;
     VulkanDeviceCaps caps;
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device

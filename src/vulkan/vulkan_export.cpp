@@ -201,7 +201,7 @@ Result<FrameLayout> layout_of(const Order& order, const VulkanModifierCaps& take
 
 Result<DmaBuf> allocate_and_bind(const Order& order, VulkanImageHandles& image,
                                  bool dedicated_only) {
-    const VulkanMemoryPurpose purpose{operation, order.text()};
+    const VulkanMemoryPurpose purpose{operation, [&order] { return order.text(); }};
     VulkanMemoryNeeds needs = image_needs(order.driver, image.image);
     needs.dedicated = needs.dedicated || dedicated_only;
     auto memory = allocate_exportable(order.driver, needs, purpose);

@@ -22,14 +22,15 @@ tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std:
                              std::string remedy) {
     return tl::unexpected(Error{.code = code,
                                 .operation = purpose.operation,
-                                .object = purpose.object,
+                                .object = purpose.object(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
 }
 
 tl::unexpected<Error> refuse_vk(const VulkanMemoryPurpose& purpose, VkResult result,
                                 std::string_view problem, std::string remedy) {
-    Error error = failed_vk(result, purpose.operation, purpose.object, problem, std::move(remedy));
+    Error error =
+        failed_vk(result, purpose.operation, purpose.object(), problem, std::move(remedy));
     if (result == VK_ERROR_INVALID_EXTERNAL_HANDLE)
         error.code = Errc::wrong_object;
     return tl::unexpected(std::move(error));
@@ -45,8 +46,7 @@ struct Type {
 /// heap (VUID-vkAllocateMemory-pAllocateInfo-01713): \p largest tells the largest allowed one.
 std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowed,
                                 VkDeviceSize size, VkDeviceSize& largest) {
-    VkPhysicalDeviceMemoryProperties memory{};
-    driver.vk.GetPhysicalDeviceMemoryProperties(driver.info.physical_device, &memory);
+    const VkPhysicalDeviceMemoryProperties& memory = driver.memory;
     std::optional<Type> first;
     largest = 0;
     for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
@@ -171,7 +171,7 @@ Result<VulkanMemory> allocate_exportable(const VulkanDriver& driver, const Vulka
     VulkanMemory memory;
     const VkResult result = allocate(driver, needs, *type, &exported, memory);
     if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object,
+        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object(),
                                         "no memory of " + std::to_string(needs.requirements.size) +
                                             " bytes was to be had for it",
                                         "Free images and buffers that are no longer used"));
@@ -187,9 +187,9 @@ Result<DmaBuf> export_memory(const VulkanDriver& driver, VkDeviceMemory memory,
     int raw = -1;
     const VkResult result = driver.vk.GetMemoryFdKHR(driver.info.device, &get, &raw);
     if (result != VK_SUCCESS)
-        return tl::unexpected(
-            failed_vk(result, purpose.operation, purpose.object, "vkGetMemoryFdKHR gave no dma-buf",
-                      "Close fds that are no longer used, or use another device"));
+        return tl::unexpected(failed_vk(
+            result, purpose.operation, purpose.object(), "vkGetMemoryFdKHR gave no dma-buf",
+            "Close fds that are no longer used, or use another device"));
     UniqueFd fd(std::move(raw));
     // Drivers do not all ask for CLOEXEC (lavapipe does not). One that gave no fd at all is left to
     // from_fd, which says so.

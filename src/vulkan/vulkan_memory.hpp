@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include <sluice/dma_buf.hpp>
@@ -21,10 +22,10 @@ struct VulkanMemoryNeeds {
     VkBuffer buffer = VK_NULL_HANDLE;
 };
 
-/// For the Errors.
+/// For the Errors, which alone ask what the object is called.
 struct VulkanMemoryPurpose {
     const char* operation = "";
-    std::string object;
+    std::function<std::string()> object;
 };
 
 /// Memory as it was allocated. It is not owned here.

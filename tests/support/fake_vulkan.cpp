@@ -453,6 +453,8 @@ struct FakeVulkan::Functions {
     static void VKAPI_CALL DestroyImage(VkDevice device, VkImage image,
                                         const VkAllocationCallbacks*) {
         driver().use("device", number(device), __func__);
+        if (driver().on_destroy_image)
+            driver().on_destroy_image();
         driver().destroy("image", number(image), __func__);
     }
 

@@ -150,6 +150,9 @@ public:
     /// Runs once it has: another thread may open something that gets the same number.
     std::function<void(int number)> after_failed_import_closed;
 
+    /// Runs while an image is being destroyed.
+    std::function<void()> on_destroy_image;
+
     /// Whether the GPU is done as soon as work is submitted. Otherwise see `finish`.
     bool finishes_at_once = true;
     /// Lets the oldest \p count unfinished submissions end.
