@@ -158,7 +158,7 @@ void add_lock(SideBySide& rows, const DmaBuf& buffer, std::mutex& mutex) {
 
 int main(int argc, char** argv) {
     bench::Options options;
-    if (const int status = bench::parse(argc, argv, "sluice_bench", options); status >= 0)
+    if (const int status = bench::parse(argc, argv, "sluice_core_bench", options); status >= 0)
         return status;
     bench::stay_on_this_cpu();
     unsetenv("SLUICE_STRICT"); // the checks of strict mappings are not for every frame

@@ -12,4 +12,7 @@ namespace sluice::test {
 /// How many of them are still there.
 [[nodiscard]] std::ptrdiff_t live_allocations() noexcept;
 
+/// How many bytes they take of the heap, as it rounds them up.
+[[nodiscard]] std::ptrdiff_t live_bytes() noexcept;
+
 } // namespace sluice::test
