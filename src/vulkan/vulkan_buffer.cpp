@@ -22,6 +22,12 @@ namespace sluice {
 
 namespace {
 
+/// What only reads; all other uses may write, also storage that a shader reads alone.
+constexpr VkBufferUsageFlags reading =
+    VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+    VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT | VK_BUFFER_USAGE_INDEX_BUFFER_BIT |
+    VK_BUFFER_USAGE_VERTEX_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT;
+
 constexpr auto dma_buf = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
 
 /// A VkBuffer and its memory, destroyed together, buffer first.
@@ -169,6 +175,8 @@ Result<void> bind(const VulkanMemoryPurpose& purpose, const VulkanMemory& memory
 }
 
 Result<void> import(const Order& order, const DmaBuf& buffer, Handles& into) {
+    if (auto same = check_identity(buffer, order.purpose); !same)
+        return same;
     const auto needs = create(order, into);
     if (!needs)
         return tl::unexpected(needs.error());
@@ -256,6 +264,8 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
         .kind = VulkanAttachmentKey::Kind::buffer, .part = info.buffer, .usage = info.usage};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto may = check_mode(driver, frame, (info.usage & ~reading) != 0, operation); !may)
+        return tl::unexpected(std::move(may.error()));
     if (auto known = state_->attachments.find(frame, key)) {
         if (known->frame != frame) // a new one of the same buffers
             FrameUse::watch(frame, state_->weak_from_this());
