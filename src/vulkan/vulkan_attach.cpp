@@ -283,6 +283,8 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     if (format == nullptr)
         return refuse(subject, Errc::unsupported, "Vulkan has no format with its bytes",
                       "Use one of vulkan_formats()");
+    if (const char* use = misplaced_use(*format, info.usage, info.view))
+        return refuse(subject, Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     if (info.view) {
         if (*info.view >= format->view_count)
             return refuse(subject, Errc::invalid_argument,
