@@ -208,6 +208,21 @@ VkBufferMemoryBarrier barrier(VkBuffer buffer) noexcept {
                                  .size = VK_WHOLE_SIZE};
 }
 
+/// The same without stages and access, for the larger masks of synchronization2.
+VkBufferMemoryBarrier2 in_stages(const VkBufferMemoryBarrier& from) noexcept {
+    return VkBufferMemoryBarrier2{.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2,
+                                  .pNext = nullptr,
+                                  .srcStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .srcAccessMask = VK_ACCESS_2_NONE,
+                                  .dstStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .dstAccessMask = VK_ACCESS_2_NONE,
+                                  .srcQueueFamilyIndex = from.srcQueueFamilyIndex,
+                                  .dstQueueFamilyIndex = from.dstQueueFamilyIndex,
+                                  .buffer = from.buffer,
+                                  .offset = from.offset,
+                                  .size = from.size};
+}
+
 } // namespace
 
 struct VulkanBuffer::State : VulkanAttachment::State {
@@ -253,6 +268,24 @@ VkBufferMemoryBarrier VulkanBuffer::release_barrier(VkAccessFlags access) const 
     release.srcAccessMask = access;
     release.srcQueueFamilyIndex = state().driver().info.queue_family;
     release.dstQueueFamilyIndex = state().driver().foreign_family();
+    return release;
+}
+
+VkBufferMemoryBarrier2 VulkanBuffer::acquire_barrier2(Contents contents,
+                                                      VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 acquire = in_stages(acquire_barrier(contents, 0));
+    acquire.srcStageMask = stages; // what the semaphores hold back
+    acquire.dstStageMask = stages;
+    acquire.dstAccessMask = access;
+    return acquire;
+}
+
+VkBufferMemoryBarrier2 VulkanBuffer::release_barrier2(VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 release = in_stages(release_barrier(0));
+    release.srcStageMask = stages;
+    release.srcAccessMask = access;
     return release;
 }
 
