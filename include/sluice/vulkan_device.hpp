@@ -128,7 +128,8 @@ public:
     /// \param usage everything that the GPU will do with one image.
     /// \param view as `VulkanAttachInfo::view`: a plane as an image of its own.
     /// \returns the modifiers, none where the driver does not have the format, or
-    ///   - `unsupported`: Vulkan does not have the format;
+    ///   - `unsupported`: Vulkan does not have the format, or has its channels in other places, and
+    ///     the usage is more than sampling and copying (`VulkanFormatInfo::is_swizzled`);
     ///   - `invalid_argument`: no usage, or a view that the format does not have;
     ///   - `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`; ask again.
     [[nodiscard]] Result<VulkanFormatCaps>
@@ -174,10 +175,16 @@ public:
     /// (`VulkanDeviceInfo::idle_attachments`); `Frame::revoke` makes it let go.
     /// \returns the image, or, with the frame as it was,
     ///   - `unsupported`: the driver does not take the format, modifier, usage or size, as the
-    ///     message says; the modifiers that it does take are named;
-    ///   - `invalid_argument`: no usage, or a view that the format does not have;
+    ///     message says; the modifiers that it does take are named. Or the usage is more than
+    ///     sampling and copying, and only a view puts the format's channels in their places
+    ///     (`VulkanFormatInfo::is_swizzled`);
+    ///   - `invalid_argument`: no usage, a view that the format does not have, or LINEAR planes
+    ///     that overlap;
+    ///   - `no_permission`: the usage writes, and a buffer's fd is read-only (`DmaBuf::mode`). All
+    ///     but sampling, copying from and input attachments counts as writing;
     ///   - `out_of_bounds`: the driver needs more bytes than a buffer holds, both in the message;
-    ///   - `wrong_object`: the driver takes a buffer for no dma-buf that it can use;
+    ///   - `wrong_object`: the driver takes a buffer for no dma-buf that it can use, or its fd
+    ///     was closed behind our back;
     ///   - `revoked`: the frame's owner has taken it back;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
@@ -200,8 +207,11 @@ public:
     /// \returns the VkBuffer, or, with the frame as it was,
     ///   - `unsupported`: the driver does not import a dma-buf for the usage, or not of this size;
     ///   - `invalid_argument`: no usage, or a buffer that the frame does not have;
+    ///   - `no_permission`: the usage writes, and a buffer's fd is read-only (`DmaBuf::mode`). All
+    ///     but copying from, uniform, vertex, index and indirect buffers counts as writing;
     ///   - `out_of_bounds`: the driver needs more bytes than the buffer holds;
-    ///   - `wrong_object`: the driver takes the buffer for no dma-buf that it can use;
+    ///   - `wrong_object`: the driver takes the buffer for no dma-buf that it can use, or its fd
+    ///     was closed behind our back;
     ///   - `revoked`: the frame's owner has taken it back;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanBuffer>

@@ -54,6 +54,13 @@ public:
     /// to its place (vulkan_format.hpp) and, for an image that holds YCbCr, with \p conversion,
     /// which the sampler must have too and which must live as long. Made the first time and kept;
     /// it goes with the image. Needs a usage that views are for (sampled, storage, attachment).
+    ///
+    /// It is for sampling. Vulkan wants attachments and storage without components
+    /// (VUID-VkFramebufferCreateInfo-pAttachments-00884,
+    /// -VkWriteDescriptorSet-descriptorType-00336), and one for a format such as XR24 makes alpha
+    /// one: draw through a view of `image()` that the application makes of `format()` by itself.
+    /// The channels are in their places there.
+    ///
     /// \returns it, or
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VkImageView>

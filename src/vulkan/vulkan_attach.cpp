@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <optional>
 #include <string>
 
@@ -67,6 +68,51 @@ tl::unexpected<Error> refuse(const Subject& subject, Errc code, std::string prob
                                 .object = subject.text(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
+}
+
+/// What only reads; all other uses may write, also storage that a shader reads alone.
+constexpr VkImageUsageFlags reading = VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_SAMPLED_BIT |
+                                      VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT;
+
+/// Whether two planes of one LINEAR image in one buffer share a byte. Rows of one may lie between
+/// those of the other, as where both chromas share a pitch. Strides of which neither is a multiple
+/// of the other count as sharing one sooner than they do.
+bool planes_overlap(const FrameLayout& layout, const FormatInfo& format, std::uint32_t one,
+                    std::uint32_t other) {
+    const FramePlane& a = layout.planes[one];
+    const FramePlane& b = layout.planes[other];
+    if (a.buffer != b.buffer)
+        return false;
+    const std::uint64_t row_a = format.planes[one].row_bytes(layout.width);
+    const std::uint64_t row_b = format.planes[other].row_bytes(layout.width);
+    const auto end = [&](const FramePlane& plane, std::uint32_t index, std::uint64_t row) {
+        return plane.offset +
+               std::uint64_t{plane.stride} * (format.planes[index].rows(layout.height) - 1) + row;
+    };
+    if (end(a, one, row_a) <= b.offset || end(b, other, row_b) <= a.offset)
+        return false;
+    // Both as they lie within one period of the rows.
+    const std::uint64_t period = std::gcd(a.stride, b.stride);
+    const std::uint64_t from_a_to_b = (b.offset % period + period - a.offset % period) % period;
+    return from_a_to_b < row_a || period - from_a_to_b < row_b;
+}
+
+/// Planes that lie on each other, which no driver need be asked about.
+Result<void> check_planes(const Subject& subject) {
+    const FrameLayout& layout = subject.frame.layout();
+    if (layout.modifier != DRM_FORMAT_MOD_LINEAR)
+        return {}; // only drivers know how it lies
+    const FormatInfo& format = *find_format(layout.format);
+    for (std::uint32_t i = 0; i < subject.plane_count; ++i)
+        for (std::uint32_t before = 0; before < i; ++before)
+            if (planes_overlap(layout, format, before, i))
+                return refuse(subject, Errc::invalid_argument,
+                              "plane " + std::to_string(i) + " at offset " +
+                                  std::to_string(layout.planes[i].offset) + " overlaps plane " +
+                                  std::to_string(before) + " at offset " +
+                                  std::to_string(layout.planes[before].offset),
+                              "Pass the offsets that the exporter tells");
+    return {};
 }
 
 /// What the driver says of the frame's modifier, where it takes the frame.
@@ -237,6 +283,8 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     if (format == nullptr)
         return refuse(subject, Errc::unsupported, "Vulkan has no format with its bytes",
                       "Use one of vulkan_formats()");
+    if (const char* use = misplaced_use(*format, info.usage, info.view))
+        return refuse(subject, Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     if (info.view) {
         if (*info.view >= format->view_count)
             return refuse(subject, Errc::invalid_argument,
@@ -273,10 +321,16 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                       "Attach the planes one by one (VulkanAttachInfo::view)");
     subject.format = format->format;
     subject.components = whole_components(layout.format);
+    if (auto apart = check_planes(subject); !apart)
+        return tl::unexpected(std::move(apart.error()));
     return subject;
 }
 
 Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
+    for (std::uint32_t i = 0; i < subject.plane_count; ++i)
+        if (i == 0 || subject.disjoint())
+            if (auto same = check_identity(subject.buffer(i), {operation, subject.text()}); !same)
+                return same;
     auto caps = check_modifier(subject);
     if (!caps)
         return tl::unexpected(std::move(caps.error()));
@@ -301,6 +355,9 @@ Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
                                   .usage = info.usage};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto may = check_mode(*state_->driver, frame, (info.usage & ~reading) != 0, operation);
+        !may)
+        return tl::unexpected(std::move(may.error()));
     if (auto known = state_->attachments.find(frame, key)) {
         if (known->frame != frame) { // a new one of the same buffers
             // Revoked meanwhile it must not be watched too late.

@@ -22,6 +22,12 @@ namespace sluice {
 
 namespace {
 
+/// What only reads; all other uses may write, also storage that a shader reads alone.
+constexpr VkBufferUsageFlags reading =
+    VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+    VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT | VK_BUFFER_USAGE_INDEX_BUFFER_BIT |
+    VK_BUFFER_USAGE_VERTEX_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT;
+
 constexpr auto dma_buf = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
 
 /// A VkBuffer and its memory, destroyed together, buffer first.
@@ -169,6 +175,8 @@ Result<void> bind(const VulkanMemoryPurpose& purpose, const VulkanMemory& memory
 }
 
 Result<void> import(const Order& order, const DmaBuf& buffer, Handles& into) {
+    if (auto same = check_identity(buffer, order.purpose); !same)
+        return same;
     const auto needs = create(order, into);
     if (!needs)
         return tl::unexpected(needs.error());
@@ -198,6 +206,21 @@ VkBufferMemoryBarrier barrier(VkBuffer buffer) noexcept {
                                  .buffer = buffer,
                                  .offset = 0,
                                  .size = VK_WHOLE_SIZE};
+}
+
+/// The same without stages and access, for the larger masks of synchronization2.
+VkBufferMemoryBarrier2 in_stages(const VkBufferMemoryBarrier& from) noexcept {
+    return VkBufferMemoryBarrier2{.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2,
+                                  .pNext = nullptr,
+                                  .srcStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .srcAccessMask = VK_ACCESS_2_NONE,
+                                  .dstStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .dstAccessMask = VK_ACCESS_2_NONE,
+                                  .srcQueueFamilyIndex = from.srcQueueFamilyIndex,
+                                  .dstQueueFamilyIndex = from.dstQueueFamilyIndex,
+                                  .buffer = from.buffer,
+                                  .offset = from.offset,
+                                  .size = from.size};
 }
 
 } // namespace
@@ -248,6 +271,24 @@ VkBufferMemoryBarrier VulkanBuffer::release_barrier(VkAccessFlags access) const 
     return release;
 }
 
+VkBufferMemoryBarrier2 VulkanBuffer::acquire_barrier2(Contents contents,
+                                                      VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 acquire = in_stages(acquire_barrier(contents, 0));
+    acquire.srcStageMask = stages; // what the semaphores hold back
+    acquire.dstStageMask = stages;
+    acquire.dstAccessMask = access;
+    return acquire;
+}
+
+VkBufferMemoryBarrier2 VulkanBuffer::release_barrier2(VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 release = in_stages(release_barrier(0));
+    release.srcStageMask = stages;
+    release.srcAccessMask = access;
+    return release;
+}
+
 Result<VulkanBuffer>
 VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& info) const noexcept {
     const VulkanDriver& driver = *state_->driver;
@@ -256,6 +297,8 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
         .kind = VulkanAttachmentKey::Kind::buffer, .part = info.buffer, .usage = info.usage};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto may = check_mode(driver, frame, (info.usage & ~reading) != 0, operation); !may)
+        return tl::unexpected(std::move(may.error()));
     if (auto known = state_->attachments.find(frame, key)) {
         if (known->frame != frame) { // a new one of the same buffers
             // Revoked meanwhile it must not be watched too late.

@@ -214,6 +214,31 @@ const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features)
     return nullptr;
 }
 
+const char* misplaced_use(const VulkanFormatInfo& format, VkImageUsageFlags usage,
+                          std::optional<std::uint32_t> view) {
+    if (!format.is_swizzled || (view && format.view_count > 1))
+        return nullptr;
+    struct Use {
+        VkImageUsageFlags usage;
+        const char* name;
+    };
+    constexpr std::array uses{
+        Use{VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, "COLOR_ATTACHMENT"},
+        Use{VK_IMAGE_USAGE_STORAGE_BIT, "STORAGE"},
+        Use{VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT, "INPUT_ATTACHMENT"},
+    };
+    for (const Use& each : uses)
+        if ((usage & each.usage) != 0)
+            return each.name;
+    return nullptr;
+}
+
+std::string misplaced_problem(const char* use) {
+    return std::string("its channels lie elsewhere in Vulkan's format, and only sampling moves "
+                       "them, which ") +
+           use + " is not";
+}
+
 std::string modifier_names(std::span<const VulkanModifierCaps> modifiers) {
     std::string names;
     for (const VulkanModifierCaps& each : modifiers)
@@ -258,6 +283,8 @@ Result<VulkanFormatCaps> VulkanDevice::support(std::uint32_t format, VkImageUsag
                       "there is no view " + std::to_string(*view) + ", the format has " +
                           std::to_string(info->view_count),
                       "Count the views from 0");
+    if (const char* use = misplaced_use(*info, usage, view))
+        return refuse(Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     const VkFormat asked = view ? info->views[*view].format : info->format;
     if (asked == VK_FORMAT_UNDEFINED) // views alone
         return VulkanFormatCaps{.format = format};
@@ -273,6 +300,8 @@ Result<std::vector<VulkanFormatCaps>>
 VulkanDevice::formats(VkImageUsageFlags usage) const noexcept {
     std::vector<VulkanFormatCaps> all;
     for (const VulkanFormatInfo& each : vulkan_formats()) {
+        if (misplaced_use(each, usage) != nullptr)
+            continue;
         auto caps = support(each.fourcc, usage);
         if (!caps) {
             caps.error().operation = "VulkanDevice::formats";

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <tuple>
@@ -19,6 +20,7 @@
 namespace sluice {
 
 struct VulkanDriver;
+struct VulkanFormatInfo;
 
 /// The images that are asked about, all modifiers of them.
 struct VulkanImageKind {
@@ -46,6 +48,19 @@ ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties, VkPhysic
 
 /// The name of the first use in \p usage that \p features have not, or null.
 [[nodiscard]] const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features);
+
+/// The name of the first use in \p usage that reads or writes channels where \p format has them,
+/// past the components of a view, and so in the wrong places; null where all are in their places.
+/// \param view as `VulkanAttachInfo::view`. A plane among several has channels of its own, and who
+///   draws into it by itself knows which.
+[[nodiscard]] const char* misplaced_use(const VulkanFormatInfo& format, VkImageUsageFlags usage,
+                                        std::optional<std::uint32_t> view = std::nullopt);
+
+/// What there is to say of such a use, and to do about it.
+[[nodiscard]] std::string misplaced_problem(const char* use);
+constexpr const char* misplaced_remedy =
+    "Leave COLOR_ATTACHMENT, STORAGE and INPUT_ATTACHMENT out of the usage, or use a format that "
+    "vulkan_format() knows";
 
 /// "LINEAR, INTEL 0x100000000000001", or "none".
 [[nodiscard]] std::string modifier_names(std::span<const VulkanModifierCaps> modifiers);

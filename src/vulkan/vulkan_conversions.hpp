@@ -45,7 +45,7 @@ public:
 private:
     struct Entry {
         VulkanConversionKey key;
-        VkSamplerYcbcrConversion conversion;
+        VkSamplerYcbcrConversion conversion = VK_NULL_HANDLE;
     };
 
     std::mutex lock_;

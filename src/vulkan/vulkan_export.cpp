@@ -52,11 +52,6 @@ tl::unexpected<Error> refuse_vk(const Order& order, VkResult result, std::string
     return tl::unexpected(failed_vk(result, operation, order.text(), problem, std::move(remedy)));
 }
 
-/// Uses that write channels, or read them past `VulkanFormatInfo::components`.
-constexpr VkImageUsageFlags unswizzled_uses = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT |
-                                              VK_IMAGE_USAGE_STORAGE_BIT |
-                                              VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT;
-
 /// The VkFormat to use, or what is wrong with the order that no driver need be asked for.
 Result<VkFormat> format_of(const Order& order) {
     const VulkanImageInfo& info = order.info;
@@ -78,11 +73,8 @@ Result<VkFormat> format_of(const Order& order) {
                           std::to_string(format->chroma.height) +
                           ", which Vulkan asks of this format",
                       "Round the size up");
-    if (format->is_swizzled && (info.usage & unswizzled_uses) != 0)
-        return refuse(order, Errc::unsupported,
-                      "its channels lie elsewhere in Vulkan's format, and only sampling moves them",
-                      "Leave COLOR_ATTACHMENT, STORAGE and INPUT_ATTACHMENT out of the usage, or "
-                      "use a format that vulkan_format() knows");
+    if (const char* use = misplaced_use(*format, info.usage))
+        return refuse(order, Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     for (const std::uint64_t each : order.modifiers)
         if (each == DRM_FORMAT_MOD_INVALID)
             return refuse(order, Errc::invalid_argument, "modifier INVALID names no layout",

@@ -3,10 +3,12 @@
 #include "vulkan/vulkan_memory.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "core/dma_buf_text.hpp"
 #include "core/sys.hpp"
@@ -101,6 +103,36 @@ VkResult allocate(const VulkanDriver& driver, const VulkanMemoryNeeds& needs, co
 }
 
 } // namespace
+
+Result<void> check_mode(const VulkanDriver& driver, const Frame& frame, bool writes,
+                        const char* operation) {
+    const auto buffers = frame.buffers();
+    const auto read_only = std::ranges::find(buffers, Access::read, &DmaBuf::mode);
+    if (!writes || read_only == buffers.end())
+        return {};
+    return refuse({operation, describe(frame.layout()) + " on " + driver.name}, Errc::no_permission,
+                  describe(*read_only) + ", was given out to be read only, and the usage writes",
+                  "Have the buffer exported read-write (O_RDWR, DRM_RDWR), or leave out what "
+                  "writes");
+}
+
+Result<void> check_identity(const DmaBuf& buffer, const VulkanMemoryPurpose& purpose) {
+    struct statx status {};
+    if (sys::stat_at_once(buffer.fd(), status) == 0) {
+        if (sys::is_anonymous(status) && status.stx_ino == buffer.inode())
+            return {};
+        return refuse(purpose, Errc::wrong_object,
+                      "the fd of " + describe(buffer) +
+                          ", was closed behind its back: the number is another object's now",
+                      "Find who closes a fd that a DmaBuf owns");
+    }
+    const int error = errno;
+    Error failure = sys::failed_call(error, purpose.operation, purpose.object,
+                                     describe(buffer) + ", cannot be asked for its identity",
+                                     "Find who closes a fd that a DmaBuf owns");
+    failure.code = sys::code_of_wrong_object(error);
+    return tl::unexpected(std::move(failure));
+}
 
 Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemoryNeeds& needs,
                                    const DmaBuf& buffer, const VulkanMemoryPurpose& purpose) {

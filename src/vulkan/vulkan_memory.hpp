@@ -8,6 +8,7 @@
 #include <string>
 
 #include <sluice/dma_buf.hpp>
+#include <sluice/frame.hpp>
 
 #include "vulkan/vulkan_driver.hpp"
 
@@ -33,6 +34,18 @@ struct VulkanMemory {
     VkDeviceMemory handle = VK_NULL_HANDLE;
     VkMemoryPropertyFlags flags = 0; // of its type
 };
+
+/// What \p operation says to a use that \p writes into \p frame where one of its buffers was given
+/// out to be read only. The kernel holds the CPU alone to a fd's mode (mmap(2)); drivers either map
+/// it for writing, which fails, or write whatever the mode. Asks the kernel nothing.
+/// \returns nothing, or `no_permission`.
+[[nodiscard]] Result<void> check_mode(const VulkanDriver& driver, const Frame& frame, bool writes,
+                                      const char* operation);
+
+/// Whether the fd of \p buffer still is the buffer's. A driver that is handed another object's
+/// number would import that.
+/// \returns nothing, or `wrong_object`: it was closed behind our back.
+[[nodiscard]] Result<void> check_identity(const DmaBuf& buffer, const VulkanMemoryPurpose& purpose);
 
 /// Imports \p buffer, whose fd stays where it is.
 /// \returns the memory, or `out_of_bounds`: it is too small; `wrong_object`: the driver does not

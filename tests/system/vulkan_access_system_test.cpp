@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The bracket around the GPU's use of a frame, with fences that the kernel really keeps.
 #include <array>
+#include <map>
 #include <optional>
+#include <string>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -14,6 +16,7 @@
 #include <sluice/vulkan_image.hpp>
 
 #include "support/allocations.hpp"
+#include "support/counting_vulkan.hpp"
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
@@ -405,6 +408,77 @@ TEST_F(VulkanAccessCycleSystemTest, AWarmCycleAllocatesNothingAndLeavesNothingOp
     }
     EXPECT_EQ(allocated, 0U);
     EXPECT_LE(test::open_fds().size(), open);
+}
+
+/// With the calls between sluice and the driver counted.
+class VulkanAccessCountSystemTest : public VulkanAccessSystemTest {
+protected:
+    void SetUp() override {
+        set_up(VulkanContext::create(
+            {.get_instance_proc_addr = test::CountingVulkan::get_instance_proc_addr}));
+    }
+};
+
+TEST_F(VulkanAccessCountSystemTest, AfterTheFirstRoundAPoolIsNeitherImportedNorAnythingCreated) {
+    struct Member {
+        std::optional<Frame> frame;
+        VkCommandBuffer commands = VK_NULL_HANDLE;
+        std::optional<VulkanAccess> last; // the submission that used it
+    };
+    std::array<Member, 3> pool;
+    const SwSync before; // who used the frame before, still at it
+    std::uint32_t steps = 0;
+    std::map<std::string, int> first_round;
+    constexpr int frames = 300;
+    for (int i = 0; i < frames; ++i) {
+        Member& member = pool[static_cast<std::size_t>(i) % pool.size()];
+        if (member.last) {
+            ASSERT_TRUE(member.last->wait(deadline_in(patience)));
+            member.last.reset();
+        }
+        if (!member.frame)
+            member.frame = *Frame::create(frame().layout(), test::udmabuf(4096));
+        const auto image = gpu().attach(*member.frame, {.usage = usage});
+        ASSERT_TRUE(image) << image.error().message();
+        image_.emplace(*image);
+        if (member.commands == VK_NULL_HANDLE) {
+            const VkCommandBufferAllocateInfo allocate{
+                .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                .commandPool = pool_,
+                .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                .commandBufferCount = 1};
+            ASSERT_EQ(vkAllocateCommandBuffers(device(), &allocate, &commands_), VK_SUCCESS);
+            record();
+            member.commands = commands_;
+        }
+        commands_ = member.commands;
+        leave(before.fence(++steps), Access::write);
+        member.last = begin();
+        EXPECT_EQ(member.last->wait_semaphores().size(), 1U);
+        submit(*member.last);
+        before.advance(1); // lavapipe gives a fence once the work is done, and waits for that
+        const auto ended = member.last->end(deadline_in(patience));
+        ASSERT_TRUE(ended) << ended.error().message();
+        if (i + 1 == static_cast<int>(pool.size()))
+            first_round = test::CountingVulkan::calls();
+    }
+    for (Member& each : pool)
+        ASSERT_TRUE(each.last->wait(deadline_in(patience)));
+    EXPECT_GE(first_round["vkCreateImage"], 3);
+    EXPECT_GE(first_round["vkAllocateMemory"], 3);
+    EXPECT_GE(first_round["vkCreateSemaphore"], 6) << "one to wait for and one to signal each";
+    for (const auto& [name, calls] : test::CountingVulkan::calls()) {
+        // A semaphore's payload is taken over by each wait, and by each fd that it gives.
+        const bool each_frame = name == "vkImportSemaphoreFdKHR" || name == "vkGetSemaphoreFdKHR";
+        const int rest = frames - static_cast<int>(pool.size());
+        EXPECT_EQ(calls, first_round[name] + (each_frame ? rest : 0)) << name;
+        if (each_frame) {
+            EXPECT_EQ(first_round[name], static_cast<int>(pool.size())) << name;
+        }
+    }
+    for (const Member& each : pool)
+        EXPECT_EQ(white_bytes(each.frame->buffer()), all_white);
+    vkDeviceWaitIdle(device());
 }
 
 } // namespace

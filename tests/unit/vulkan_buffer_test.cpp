@@ -450,6 +450,39 @@ TEST_F(VulkanBufferTest, BarriersTransferAllOfItFromAndToAForeignQueue) {
     EXPECT_EQ(release.dstAccessMask, 0U);
 }
 
+TEST_F(VulkanBufferTest, BarriersOfSynchronization2AreTheSameWithTheirStages) {
+    const VulkanDevice device = wrap();
+    auto buffer = device.export_buffer(small);
+    ASSERT_TRUE(buffer);
+    constexpr VkPipelineStageFlags2 stages = VK_PIPELINE_STAGE_2_COPY_BIT; // 64 bits have it alone
+    constexpr VkAccessFlags2 access = VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT;
+    for (const Contents contents : {Contents::keep, Contents::discard}) {
+        const auto legacy = buffer->acquire_barrier(contents, VK_ACCESS_SHADER_WRITE_BIT);
+        const auto acquire = buffer->acquire_barrier2(contents, stages, access);
+        EXPECT_EQ(acquire.sType, VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2);
+        EXPECT_EQ(acquire.pNext, nullptr);
+        EXPECT_EQ(acquire.srcStageMask, stages) << "where the semaphores hold it back";
+        EXPECT_EQ(acquire.srcAccessMask, VK_ACCESS_2_NONE);
+        EXPECT_EQ(acquire.dstStageMask, stages);
+        EXPECT_EQ(acquire.dstAccessMask, access);
+        EXPECT_EQ(acquire.srcQueueFamilyIndex, legacy.srcQueueFamilyIndex);
+        EXPECT_EQ(acquire.dstQueueFamilyIndex, legacy.dstQueueFamilyIndex);
+        EXPECT_EQ(acquire.buffer, buffer->buffer());
+        EXPECT_EQ(acquire.offset, 0U);
+        EXPECT_EQ(acquire.size, VK_WHOLE_SIZE);
+    }
+    const auto release = buffer->release_barrier2(stages, access);
+    EXPECT_EQ(release.sType, VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2);
+    EXPECT_EQ(release.srcStageMask, stages);
+    EXPECT_EQ(release.srcAccessMask, access);
+    EXPECT_EQ(release.dstStageMask, VK_PIPELINE_STAGE_2_NONE);
+    EXPECT_EQ(release.dstAccessMask, VK_ACCESS_2_NONE);
+    EXPECT_EQ(release.srcQueueFamilyIndex, 1U);
+    EXPECT_EQ(release.dstQueueFamilyIndex, VK_QUEUE_FAMILY_FOREIGN_EXT);
+    EXPECT_EQ(release.buffer, buffer->buffer());
+    EXPECT_EQ(release.size, VK_WHOLE_SIZE);
+}
+
 TEST_F(VulkanBufferTest, SaysWhetherTheCpuSeesItCoherently) {
     driver_.memory_type_bits = driver_.fd_memory_type_bits = 1;
     const std::pair<VkMemoryPropertyFlags, Coherency> cases[] = {

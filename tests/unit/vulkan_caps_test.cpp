@@ -2,6 +2,7 @@
 #include <sluice/vulkan_caps.hpp>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <thread>
 #include <vector>
@@ -10,7 +11,9 @@
 
 #include <sluice/vulkan_format.hpp>
 #include <sluice/vulkan_image.hpp>
+#include <sluice/vulkan_texture.hpp>
 
+#include "frame/linear_layout.hpp"
 #include "support/fake_vulkan.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
@@ -198,6 +201,89 @@ TEST_F(VulkanCapsTest, ListsTheFormatsThatItTakesInTheTablesOrder) {
             wanted.push_back(each.fourcc);
     EXPECT_EQ(listed, wanted);
     EXPECT_GT(listed.size(), 5U);
+}
+
+/// The uses that go past a view's components, one at a time and beside sampling.
+constexpr std::array<VkImageUsageFlags, 4> past_a_view{
+    VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, VK_IMAGE_USAGE_STORAGE_BIT,
+    VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT, sampled | VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT};
+
+TEST_F(VulkanCapsTest, WhatOnlyAViewPutsInItsPlaceIsSampledAndCopiedWhoeverIsAsked) {
+    auto& gpu = driver_.devices[0];
+    for (const VulkanFormatInfo& each : vulkan_formats())
+        gpu.formats.insert(each.format);
+    driver_.memory_size = 1;
+    for (const VulkanFormatInfo& each : vulkan_formats()) {
+        if (each.format == VK_FORMAT_UNDEFINED)
+            continue;
+        const FormatInfo& format = *find_format(each.fourcc);
+        SCOPED_TRACE(format.name);
+        gpu.modifiers = {{DRM_FORMAT_MOD_LINEAR, format.plane_count, everything}};
+        VulkanDeviceInfo application = driver_.application();
+        application.sampler_ycbcr_conversion = true;
+        const VulkanDevice device = *VulkanDevice::wrap(application);
+        const auto plan = lay_out_linear(
+            format, {.width = 16, .height = 16, .padded_height = 16, .stride_alignment = 64});
+        ASSERT_TRUE(plan);
+        const auto frame =
+            Frame::create(plan->layout, std::move(*DmaBuf::from_fd(test::memfd(plan->size))));
+        ASSERT_TRUE(frame) << frame.error().message();
+        const auto expect_alike = [&](const auto& result, VkImageUsageFlags usage, bool may) {
+            EXPECT_EQ(result.has_value(), may) << usage;
+            if (!result) {
+                EXPECT_EQ(result.error().code, Errc::unsupported);
+                EXPECT_NE(result.error().message().find("only sampling moves them"),
+                          std::string::npos)
+                    << result.error().message();
+                EXPECT_NE(result.error().remedy.find("vulkan_format()"), std::string::npos);
+            }
+        };
+        const auto listed = [&](VkImageUsageFlags usage) {
+            const auto all = device.formats(usage);
+            return all &&
+                   std::ranges::find(*all, each.fourcc, &VulkanFormatCaps::format) != all->end();
+        };
+        for (const VkImageUsageFlags usage : past_a_view) {
+            const bool may = !each.is_swizzled;
+            expect_alike(device.support(each.fourcc, usage), usage, may);
+            EXPECT_EQ(listed(usage), may);
+            expect_alike(device.attach(*frame, {.usage = usage}), usage, may);
+            if (each.view_count == 1) { // the same image by another name
+                expect_alike(device.support(each.fourcc, usage, 0), usage, may);
+                expect_alike(device.attach(*frame, {.usage = usage, .view = 0}), usage, may);
+                expect_alike(device.texture(*frame, {.usage = usage}), usage, may);
+            }
+            if (!may)
+                expect_alike(
+                    device.export_image(
+                        {.width = 16, .height = 16, .format = each.fourcc, .usage = usage}),
+                    usage, may);
+        }
+        for (const VkImageUsageFlags usage :
+             {sampled, VkImageUsageFlags{VK_IMAGE_USAGE_TRANSFER_DST_BIT}}) {
+            EXPECT_TRUE(device.support(each.fourcc, usage));
+            EXPECT_TRUE(listed(usage));
+            EXPECT_TRUE(device.attach(*frame, {.usage = usage}));
+        }
+    }
+}
+
+TEST_F(VulkanCapsTest, WhatIsNegotiatedDrawsOnlyIntoChannelsInTheirPlaces) {
+    for (const VulkanFormatInfo& each : vulkan_formats())
+        driver_.devices[0].formats.insert(each.format);
+    const VulkanDevice device = wrap();
+    const auto takes = device.importer_caps();
+    const auto makes = device.exporter_caps();
+    ASSERT_TRUE(takes && makes);
+    const std::span<const FormatSupport> all[] = {takes->formats, makes->formats};
+    for (const auto& formats : all)
+        for (const FormatSupport& each : formats) {
+            const VulkanFormatInfo& info = *find_vulkan_format(each.format);
+            EXPECT_TRUE(contains(each.uses, Uses::sample));
+            EXPECT_EQ(contains(each.uses, Uses::render), !info.is_swizzled && !info.is_ycbcr)
+                << format_name(each.format);
+            EXPECT_EQ(contains(each.uses, Uses::store), !info.is_swizzled && !info.is_ycbcr);
+        }
 }
 
 TEST_F(VulkanCapsTest, AsksOnceAndAttachesAndExportsByTheAnswer) {
