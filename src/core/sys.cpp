@@ -15,6 +15,10 @@
 
 #include <sluice/unique_fd.hpp>
 
+#ifndef F_DUPFD_QUERY
+constexpr int F_DUPFD_QUERY = 1024 + 3; // linux/fcntl.h, since 6.10
+#endif
+
 namespace sluice::sys {
 
 std::string errno_text(int error) {
@@ -121,7 +125,8 @@ bool is_anonymous(const struct statx& status) noexcept {
 
 void take_back(int number, int original) noexcept {
     const pid_t self = getpid();
-    if (syscall(SYS_kcmp, self, self, KCMP_FILE, number, original) == 0)
+    const long order = syscall(SYS_kcmp, self, self, KCMP_FILE, number, original);
+    if (order == 0 || (order < 0 && fcntl(number, F_DUPFD_QUERY, original) == 1))
         close(number);
 }
 

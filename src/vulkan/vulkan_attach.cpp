@@ -329,7 +329,9 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
 Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
     for (std::uint32_t i = 0; i < subject.plane_count; ++i)
         if (i == 0 || subject.disjoint())
-            if (auto same = check_identity(subject.buffer(i), {operation, subject.text()}); !same)
+            if (auto same = check_identity(subject.buffer(i),
+                                           {operation, [&subject] { return subject.text(); }});
+                !same)
                 return same;
     auto caps = check_modifier(subject);
     if (!caps)

@@ -110,7 +110,8 @@ Result<void> check_mode(const VulkanDriver& driver, const Frame& frame, bool wri
     const auto read_only = std::ranges::find(buffers, Access::read, &DmaBuf::mode);
     if (!writes || read_only == buffers.end())
         return {};
-    return refuse({operation, describe(frame.layout()) + " on " + driver.name}, Errc::no_permission,
+    return refuse({operation, [&] { return describe(frame.layout()) + " on " + driver.name; }},
+                  Errc::no_permission,
                   describe(*read_only) + ", was given out to be read only, and the usage writes",
                   "Have the buffer exported read-write (O_RDWR, DRM_RDWR), or leave out what "
                   "writes");
@@ -127,7 +128,7 @@ Result<void> check_identity(const DmaBuf& buffer, const VulkanMemoryPurpose& pur
                       "Find who closes a fd that a DmaBuf owns");
     }
     const int error = errno;
-    Error failure = sys::failed_call(error, purpose.operation, purpose.object,
+    Error failure = sys::failed_call(error, purpose.operation, purpose.object(),
                                      describe(buffer) + ", cannot be asked for its identity",
                                      "Find who closes a fd that a DmaBuf owns");
     failure.code = sys::code_of_wrong_object(error);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "support/fake_vulkan.hpp"
-#include "support/scripted_sync_file.hpp"
 
 #include <algorithm>
 #include <array>
@@ -14,7 +13,6 @@
 #include <utility>
 
 #include <drm_fourcc.h>
-#include <linux/sync_file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,8 +36,6 @@ FakeVulkan& driver() {
 constexpr std::uint64_t first_physical_device = 0x100;
 constexpr std::uint64_t the_queue = 0x200;
 constexpr std::uint64_t nonsense = 0xdead;
-
-constexpr std::int32_t sync_file_mark = 0x53594e43;
 
 // Handles are pointers or, on 32-bit machines, some of them numbers.
 template <typename Handle> std::uint64_t number(Handle handle) {
@@ -109,51 +105,15 @@ std::string words(std::uint64_t of) {
 } // namespace
 
 UniqueFd fake_sync_file(int status) {
-    const std::array<std::int32_t, 2> content{sync_file_mark, status};
+    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
     UniqueFd fd(memfd_create("sync_file", MFD_CLOEXEC));
     EXPECT_EQ(write(fd.get(), content.data(), sizeof content), ssize_t{sizeof content});
     return fd;
 }
 
 void set_fake_status(int fd, int status) {
-    const std::array<std::int32_t, 2> content{sync_file_mark, status};
+    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
     EXPECT_EQ(pwrite(fd, content.data(), sizeof content, 0), ssize_t{sizeof content});
-}
-
-namespace {
-
-/// The status of the fake sync_file behind \p fd. Otherwise nothing, and errno.
-std::optional<std::int32_t> fake_status(int fd) {
-    std::array<std::int32_t, 2> content{};
-    const ssize_t got = pread(fd, content.data(), sizeof content, 0);
-    if (got == ssize_t{sizeof content} && content[0] == sync_file_mark)
-        return content[1];
-    if (got != -1 || errno != EBADF)
-        errno = ENOTTY;
-    return std::nullopt;
-}
-
-} // namespace
-
-void fake_sync_files(ScriptedLibc& libc) {
-    libc.ioctl = [](int fd, unsigned long request, void* argument) {
-        if (request != SYNC_IOC_FILE_INFO)
-            return ScriptedLibc::real_ioctl(fd, request, argument);
-        const auto status = fake_status(fd);
-        return status ? answer_file_info(argument, std::array{*status}) : -1;
-    };
-    libc.ppoll = [](pollfd* fds, nfds_t count, const timespec*) {
-        int ready = 0;
-        for (pollfd& each : std::span(fds, count)) {
-            const auto status = each.fd < 0 ? 0 : fake_status(each.fd);
-            if (!status)
-                each.revents = errno == EBADF ? short{POLLNVAL} : each.events;
-            else
-                each.revents = *status == 0 ? short{0} : short{POLLIN};
-            ready += each.revents != 0 ? 1 : 0;
-        }
-        return ready;
-    };
 }
 
 ino_t inode_of(int fd) {
@@ -676,6 +636,8 @@ struct FakeVulkan::Functions {
             *fd = read_end_of_a_pipe();
         } else if (fake.memory_fd == Gives::no_fd || !memory.exportable) {
             *fd = -1; // as lavapipe does with memory that was not made for it
+        } else if (fake.gives_dma_buf) {
+            *fd = fake.gives_dma_buf(memory.size).release();
         } else {
             *fd = memfd_create("vulkan memory", 0);
             EXPECT_EQ(ftruncate(*fd, static_cast<off_t>(memory.size)), 0);
@@ -800,7 +762,9 @@ struct FakeVulkan::Functions {
         semaphore.signalled = false; // "Copy transference has the same effects as a wait"
         switch (fake.semaphore_fd) {
         case Gives::what_was_asked_for:
-            *fd = fake_sync_file(fake.exported_fence_status).release();
+            *fd = (fake.gives_sync_file ? fake.gives_sync_file()
+                                        : fake_sync_file(fake.exported_fence_status))
+                      .release();
             break;
         case Gives::no_fd:
             *fd = -1;

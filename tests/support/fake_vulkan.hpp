@@ -22,6 +22,9 @@
 
 namespace sluice::test {
 
+/// What the memfds of `fake_sync_file` begin with; their status follows.
+inline constexpr std::int32_t fake_sync_file_mark = 0x53594e43;
+
 /// A memfd that passes for a sync_file of \p status (0 pending, 1 signalled, below 0 failed) once
 /// `fake_sync_files` is in force. Its inode tells it from others.
 [[nodiscard]] UniqueFd fake_sync_file(int status);
@@ -145,6 +148,9 @@ public:
     Gives memory_fd = Gives::what_was_asked_for; ///< Like lavapipe's, it has no CLOEXEC.
     Gives semaphore_fd = Gives::what_was_asked_for;
     int exported_fence_status = 0;
+    /// Where set they make what was asked for, instead of memfds: for a kernel that looks.
+    std::function<UniqueFd(VkDeviceSize size)> gives_dma_buf;
+    std::function<UniqueFd()> gives_sync_file;
     /// What becomes of a fd whose import fails: Vulkan leaves it, lavapipe closes it.
     bool failed_import_closes = false;
     /// Runs once it has: another thread may open something that gets the same number.
