@@ -40,7 +40,7 @@ protected:
     test::FakeGbm gbm;
 };
 
-constexpr FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
+const FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
 
 TEST_F(GbmTest, SaysWhatItCanDo) {
     const auto exporter = wrap(GBM_BO_USE_SCANOUT);
