@@ -124,7 +124,7 @@ private:
                                         const Layouts& layouts) const {
         const bool too_small =
             request_.width < importer.min_width || request_.height < importer.min_height;
-        if (const std::string steps = steps_of(layouts); !too_small && !steps.empty())
+        if (std::string steps = steps_of(layouts); !too_small && !steps.empty())
             return steps;
         const FormatSupport* largest =
             *std::ranges::max_element(layouts, {}, [](const FormatSupport* each) {
