@@ -18,8 +18,8 @@ namespace sluice {
 [[nodiscard]] bool pads(const FrameSpec& spec) noexcept;
 
 /// The bytes that buffer \p buffer of a LINEAR \p layout must have for all the rows and bytes that
-/// \p spec asks for behind the image, these rows whole; UINT64_MAX where that leads out of 64 bits. The layout's
-/// format is one that sluice knows, and the padded height has 32 bits.
+/// \p spec asks for behind the image, these rows whole; UINT64_MAX where that leads out of 64 bits.
+/// The layout's format is one that sluice knows, and the padded height has 32 bits.
 [[nodiscard]] std::uint64_t padded_size(const FrameLayout& layout, const FrameSpec& spec,
                                         std::uint32_t buffer = 0) noexcept;
 
