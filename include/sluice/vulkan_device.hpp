@@ -31,6 +31,7 @@ class VulkanAccess;
 class VulkanBuffer;
 class VulkanImage;
 class VulkanTexture;
+struct FrameSpec;
 struct VulkanAttachInfo;
 struct VulkanBufferAttachInfo;
 struct VulkanBufferInfo;
@@ -145,14 +146,24 @@ public:
     /// What the device takes, for `negotiate`: every format with the modifiers and uses that
     /// `support` tells of, as one image or, LINEAR, part by part (`VulkanFormatInfo::views`).
     ///
+    /// Where the driver does not take all uses together, the largest sets that it does are listed,
+    /// each by itself. YCbCr is sampled as one image only where `VulkanDeviceInfo` says that
+    /// conversions may be made and the driver has a place for the chroma, and in whole chroma
+    /// samples (`FormatSupport::width_granularity`).
+    ///
     /// No query tells the alignment of strides, nor whether a GPU looks into the CPU's caches. The
-    /// rows that the driver wants to be there beyond the image's are found by making an image.
-    /// Asks the driver some hundred questions the first time.
+    /// rows and bytes that the driver wants to be there beyond the image's are found by making a
+    /// few images without memory. Asks the driver some hundred questions the first time.
     /// \returns them, or `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<ImporterCaps> importer_caps() const noexcept;
 
-    /// What `export_image` makes, for `negotiate`: hand it `FrameChoice::spec`'s size, format and
-    /// modifiers. \returns as `importer_caps`.
+    /// What `export_image` makes, for `negotiate`: hand it `FrameChoice::spec`.
+    ///
+    /// Vulkan cannot be told that a display shows or captures an image, so all are listed for that,
+    /// and the card still refuses what it cannot use when the frame is attached: try it, and go on
+    /// with the next choice. Whether `CpuMap` maps the driver's memory is found by exporting and
+    /// mapping a small image.
+    /// \returns them, or what `importer_caps` does.
     [[nodiscard]] Result<ExporterCaps> exporter_caps() const noexcept;
 
     /// Makes an image in memory that is exported as a dma-buf, with one of the modifiers asked for;
@@ -165,6 +176,19 @@ public:
     ///   - `out_of_bounds`: the driver's layout reaches past the buffer that it gave;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> export_image(const VulkanImageInfo& info) const noexcept;
+
+    /// The same for all that was negotiated (`FrameChoice::spec`): strides, offsets, padding and
+    /// the buffer's name too. A stride or offset that the driver does not choose by itself is told
+    /// to it where the image is LINEAR and `VulkanDeviceCaps::modifiers` are there; other modifiers
+    /// that do not fit are passed over. Padding is more memory, and for LINEAR alone, but for
+    /// `FrameSpec::min_size`.
+    /// \param usage what the GPU will do with it, exactly.
+    /// \returns the image, or what the other does, and
+    ///   - `unsupported`: also where the driver's layout is not as asked and it takes no other, or
+    ///     where it gives the image no more bytes than it needs itself, in numbers;
+    ///   - `invalid_argument`: also alignments that lead out of 32 bits.
+    [[nodiscard]] Result<VulkanImage> export_image(const FrameSpec& spec,
+                                                   VkImageUsageFlags usage) const noexcept;
 
     /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they
     /// are.

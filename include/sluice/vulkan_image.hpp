@@ -13,6 +13,7 @@
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
 #include <sluice/frame.hpp>
+#include <sluice/frame_spec.hpp>
 #include <sluice/vulkan_attachment.hpp>
 #include <sluice/vulkan_device.hpp>
 #include <sluice/vulkan_format.hpp>

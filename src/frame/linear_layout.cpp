@@ -7,16 +7,9 @@
 
 #include <drm_fourcc.h>
 
+#include "frame/multiples.hpp"
+
 namespace sluice {
-
-namespace {
-
-std::uint64_t round_up(std::uint64_t value, std::uint64_t alignment) {
-    const std::uint64_t past = value % std::max<std::uint64_t>(alignment, 1);
-    return past == 0 ? value : value + (alignment - past);
-}
-
-} // namespace
 
 tl::expected<LinearLayout, std::string> lay_out_linear(const FormatInfo& format,
                                                        const LinearRequest& request) noexcept {
@@ -34,8 +27,8 @@ tl::expected<LinearLayout, std::string> lay_out_linear(const FormatInfo& format,
         // A stride is whole pixels too, but for those of 3 or 5 bytes, whose rows end on words.
         if (request.whole_blocks || std::has_single_bit(block.block_bytes))
             alignment = std::lcm(alignment, std::uint64_t{block.block_bytes});
-        const std::uint64_t offset = round_up(end, request.offset_alignment);
-        const std::uint64_t stride = round_up(block.row_bytes(request.width), alignment);
+        const std::uint64_t offset = *round_up(end, request.offset_alignment);
+        const std::uint64_t stride = *round_up(block.row_bytes(request.width), alignment);
         if (stride > INT32_MAX || offset > UINT32_MAX)
             return tl::unexpected("plane " + to_string(i) + " would lie at offset " +
                                   to_string(offset) + " with a stride of " + to_string(stride) +

@@ -95,6 +95,7 @@ VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
     return {.requirements = needs.memoryRequirements,
             .dedicated = wants.requiresDedicatedAllocation == VK_TRUE ||
                          wants.prefersDedicatedAllocation == VK_TRUE,
+            .dedicated_required = wants.requiresDedicatedAllocation == VK_TRUE,
             .image = image};
 }
 

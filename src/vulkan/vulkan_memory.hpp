@@ -17,9 +17,10 @@ namespace sluice {
 /// The memory that an image, one plane of it, or a buffer must have.
 struct VulkanMemoryNeeds {
     VkMemoryRequirements requirements = {};
-    bool device_address = false;    // VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT
-    bool dedicated = false;         // to the one below
-    VkImage image = VK_NULL_HANDLE; // this one or the next
+    bool device_address = false;     // VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT
+    bool dedicated = false;          // to the one below
+    bool dedicated_required = false; // or it is only what the driver likes better
+    VkImage image = VK_NULL_HANDLE;  // this one or the next
     VkBuffer buffer = VK_NULL_HANDLE;
 };
 

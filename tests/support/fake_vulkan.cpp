@@ -240,7 +240,9 @@ struct FakeVulkan::Functions {
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
         const auto& modifiers = fake.physical(device).modifiers;
-        const bool known = fake.physical(device).formats.contains(info->format);
+        const auto& takes_usage = fake.physical(device).takes_usage;
+        const bool known = fake.physical(device).formats.contains(info->format) &&
+                           (!takes_usage || takes_usage(info->usage));
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
             (info->tiling != VK_IMAGE_TILING_LINEAR &&
              (info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
@@ -353,13 +355,21 @@ struct FakeVulkan::Functions {
                   info->tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT)
             << "VUID 02261";
         fake.images.push_back(request);
+        const auto round_up = [](VkDeviceSize value, VkDeviceSize to) {
+            return (value + to - 1) / to * to;
+        };
         const VkDeviceSize stride =
-            fake.row_pitch.value_or((VkDeviceSize{info->extent.width} * 4 + 63) / 64 * 64);
+            layout ? request.planes[0].rowPitch
+                   : fake.row_pitch.value_or(round_up(VkDeviceSize{info->extent.width} * 4, 64));
+        const VkDeviceSize bytes =
+            fake.offset + stride * round_up(info->extent.height, fake.rows_round_to);
         *image = handle<VkImage>(
             fake.add({.kind = "image",
                       .parent = number(device),
-                      .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
+                      .size = fake.memory_size.value_or(
+                          round_up(bytes + fake.bytes_behind, fake.size_rounds_to)),
                       .stride = stride,
+                      .told = request.planes,
                       .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
                       .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
                       .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0,
@@ -457,6 +467,10 @@ struct FakeVulkan::Functions {
                                ? 0
                                : static_cast<std::size_t>(std::ranges::find(names, of->aspectMask) -
                                                           names.begin());
+        if (plane < object.told.size()) {
+            *into = object.told[plane];
+            return;
+        }
         ASSERT_LE(plane, fake.further_planes.size())
             << "an image with a modifier has memory planes, VUID 02271; one without, the format's";
         *into = plane == 0 ? VkSubresourceLayout{.offset = fake.offset,

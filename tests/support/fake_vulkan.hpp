@@ -66,6 +66,8 @@ struct FakePhysicalDevice {
     /// What it adds of them in VkDrmFormatModifierPropertiesList2EXT; like lavapipe, nothing.
     std::vector<VkDrmFormatModifierProperties2EXT> modifiers_2;
     VkExtent2D max_extent{16384, 16384};
+    /// Whether it has images of a usage. Default: of all.
+    std::function<bool(VkImageUsageFlags usage)> takes_usage;
     /// The formats that it has images of, by any of the modifiers.
     std::set<VkFormat> formats{VK_FORMAT_B8G8R8A8_UNORM, VK_FORMAT_R8G8B8A8_UNORM,
                                VK_FORMAT_R8_UNORM, VK_FORMAT_R8G8_UNORM,
@@ -143,6 +145,8 @@ public:
     std::optional<std::uint64_t> takes_modifier;
     std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
     std::optional<VkDeviceSize> memory_size; ///< Default: what the image or buffer takes.
+    /// What that is of an image: its rows rounded up, and bytes behind them rounded up.
+    VkDeviceSize rows_round_to = 1, bytes_behind = 0, size_rounds_to = 1;
 
     enum class Gives : std::uint8_t { what_was_asked_for, no_fd, a_pipe };
     Gives memory_fd = Gives::what_was_asked_for; ///< Like lavapipe's, it has no CLOEXEC.
@@ -200,20 +204,21 @@ private:
         std::string kind;
         std::uint64_t parent = 0;
         bool of_application = false;
-        bool in_use = false;        // the GPU has not finished with it
-        bool signalled = false;     // fences and semaphores
-        bool exportable = false;    // semaphores and memories
-        bool timeline = false;      // semaphores
-        ino_t imported = 0;         // semaphores
-        VkDeviceSize size = 0;      // images, buffers and memories
-        VkDeviceSize stride = 0;    // images
-        std::uint32_t type = 0;     // memories
-        std::uint64_t owner = 0;    // memories: what they are dedicated to
-        std::uint64_t memory = 0;   // images and buffers
-        std::uint32_t planes = 1;   // images
-        bool disjoint = false;      // images
-        std::uint64_t modifier = 0; // images
-        bool linear = false;        // images: VK_IMAGE_TILING_LINEAR
+        bool in_use = false;                        // the GPU has not finished with it
+        bool signalled = false;                     // fences and semaphores
+        bool exportable = false;                    // semaphores and memories
+        bool timeline = false;                      // semaphores
+        ino_t imported = 0;                         // semaphores
+        VkDeviceSize size = 0;                      // images, buffers and memories
+        VkDeviceSize stride = 0;                    // images
+        std::vector<VkSubresourceLayout> told = {}; // images: where their planes are to lie
+        std::uint32_t type = 0;                     // memories
+        std::uint64_t owner = 0;                    // memories: what they are dedicated to
+        std::uint64_t memory = 0;                   // images and buffers
+        std::uint32_t planes = 1;                   // images
+        bool disjoint = false;                      // images
+        std::uint64_t modifier = 0;                 // images
+        bool linear = false;                        // images: VK_IMAGE_TILING_LINEAR
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);
