@@ -987,12 +987,16 @@ TEST_F(VulkanContextTest, EnablesWhatItIsAskedTo) {
                 .instance_layers = layers,
                 .instance_extensions = instance_extensions,
                 .device_extensions = device_extensions,
-                .device_features = &features});
+                .device_features = &features,
+                .sampler_ycbcr_conversion = true,
+                .idle_attachments = 3});
     EXPECT_EQ(driver_.instances[0].application, "the test");
     EXPECT_EQ(driver_.instances[0].api_version, VK_API_VERSION_1_3);
     EXPECT_EQ(driver_.instances[0].layers, (Words{"VK_LAYER_one", "VK_LAYER_two"}));
     EXPECT_EQ(driver_.instances[0].extensions, Words{"VK_EXT_debug_utils"});
     EXPECT_EQ(driver_.created_devices[0].features, &features);
+    EXPECT_TRUE(context.device().info().sampler_ycbcr_conversion);
+    EXPECT_EQ(context.device().info().idle_attachments, 3U);
     const Words& enabled = driver_.created_devices[0].extensions;
     EXPECT_EQ(enabled.size(), VulkanDevice::required_extensions().size() + 1);
     EXPECT_EQ(enabled.back(), "VK_EXT_extra");
