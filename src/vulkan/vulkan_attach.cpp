@@ -232,13 +232,23 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
     for (std::uint32_t i = 0; i < count; ++i) {
         VulkanMemoryNeeds needs =
             image_needs(subject.device, image.image, disjoint ? std::optional(i) : std::nullopt);
-        needs.dedicated = needs.dedicated || (dedicated_only && !disjoint);
+        needs.dedicated_required = needs.dedicated_required || (dedicated_only && !disjoint);
+        needs.dedicated = needs.dedicated || needs.dedicated_required;
         if (start % std::max<VkDeviceSize>(needs.requirements.alignment, 1) != 0)
             return refuse(subject, Errc::unsupported,
                           "the frame begins at byte " + std::to_string(start) +
                               " of its buffer, and the driver wants a multiple of " +
                               std::to_string(needs.requirements.alignment),
                           "Enable VK_EXT_image_drm_format_modifier, or move the frame");
+        // Memory for one image alone has its size, and the image lies at its beginning:
+        // VUID-VkMemoryDedicatedAllocateInfo-image-02964, -VkBindImageMemoryInfo-memory-02628.
+        if (start != 0 && needs.dedicated_required)
+            return refuse(subject, Errc::unsupported,
+                          "it begins at byte " + std::to_string(start) +
+                              " of its buffer, and the driver wants the buffer for it alone",
+                          "Enable VK_EXT_image_drm_format_modifier, or put it at the beginning of "
+                          "a buffer of its own");
+        needs.dedicated = needs.dedicated && start == 0;
         needs.requirements.size += start;
         auto memory = import_memory(subject.device, needs, subject.buffer(i),
                                     {operation, [&subject] { return subject.text(); }});

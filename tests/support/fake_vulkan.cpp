@@ -516,6 +516,10 @@ struct FakeVulkan::Functions {
         EXPECT_TRUE(alone == nullptr ||
                     (alone->image == VK_NULL_HANDLE) != (alone->buffer == VK_NULL_HANDLE))
             << "VUID 01432";
+        if (alone && alone->image != VK_NULL_HANDLE) {
+            EXPECT_EQ(info->allocationSize, fake.use("image", number(alone->image), __func__).size)
+                << "VUID 02964";
+        }
         const ino_t imported = import ? inode_of(import->fd) : 0;
         if (import) {
             EXPECT_EQ(import->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
@@ -618,6 +622,9 @@ struct FakeVulkan::Functions {
                 << "memory type " << where.type;
             EXPECT_LE(infos[each].memoryOffset + what.size, where.size);
             EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
+            EXPECT_TRUE(where.owner == 0 || infos[each].memoryOffset == 0) << "VUID 02628";
+            EXPECT_TRUE(where.owner != 0 || what.disjoint || !fake.requires_dedicated)
+                << "VUID 01445";
             what.memory = number(infos[each].memory);
         }
         return VK_SUCCESS;
