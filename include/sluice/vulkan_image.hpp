@@ -39,7 +39,8 @@ struct VulkanAttachInfo {
     /// None attaches the frame as one image of `VulkanFormatInfo::format`. A number attaches one of
     /// `VulkanFormatInfo::views`: a plane as an image of its own, for formats of several planes on
     /// drivers that do not have them, or without VkSamplerYcbcrConversion. Reading it needs the
-    /// view's `components`.
+    /// view's `components`. Of LINEAR frames only: with other modifiers the pixels lie by their
+    /// size, which a view changes. A view that is the frame itself, as that of XR24, is for all.
     std::optional<std::uint32_t> view = std::nullopt;
 };
 

@@ -301,11 +301,12 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                           "there is no view " + std::to_string(*info.view) + ", the format has " +
                               std::to_string(format->view_count),
                           "Count the views from 0");
-        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && layout.plane_count != 1)
+        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && !view_is_whole(*format))
             return refuse(subject, Errc::unsupported,
-                          "a plane of modifier " + modifier_name(layout.modifier) +
-                              " means nothing without the others",
-                          "Attach the frame as a whole");
+                          "how the pixels lie with modifier " + modifier_name(layout.modifier) +
+                              " depends on their size and on the other planes, which a view "
+                              "changes",
+                          "Attach the frame as a whole, or allocate it LINEAR");
         const VulkanPlaneView& view = format->views[*info.view];
         const auto texels = [](std::uint32_t pixels, std::uint32_t size) {
             return pixels / size + (pixels % size != 0 ? 1 : 0);

@@ -134,6 +134,10 @@ tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
     Modifiers modifiers = driver.caps.modifiers
                               ? list_modifiers(driver, kind.format, may->more_features)
                               : linear_alone(driver, kind.format);
+    if (kind.linear_only)
+        std::erase_if(modifiers, [](const VulkanModifierCaps& each) {
+            return each.modifier != DRM_FORMAT_MOD_LINEAR;
+        });
     for (VulkanModifierCaps& each : modifiers) {
         each.disjoint = (each.features & VK_FORMAT_FEATURE_2_DISJOINT_BIT) != 0;
         // What the features deny must not be asked for.
@@ -239,6 +243,10 @@ std::string misplaced_problem(const char* use) {
            use + " is not";
 }
 
+bool view_is_whole(const VulkanFormatInfo& format) noexcept {
+    return format.view_count == 1 && format.views[0].format == format.format;
+}
+
 std::string modifier_names(std::span<const VulkanModifierCaps> modifiers) {
     std::string names;
     for (const VulkanModifierCaps& each : modifiers)
@@ -288,7 +296,10 @@ Result<VulkanFormatCaps> VulkanDevice::support(std::uint32_t format, VkImageUsag
     const VkFormat asked = view ? info->views[*view].format : info->format;
     if (asked == VK_FORMAT_UNDEFINED) // views alone
         return VulkanFormatCaps{.format = format};
-    const auto modifiers = driver.image_caps->modifiers(driver, {.format = asked, .usage = usage});
+    const auto modifiers = driver.image_caps->modifiers(
+        driver, {.format = asked,
+                 .usage = usage,
+                 .linear_only = view.has_value() && !view_is_whole(*info)});
     if (!modifiers)
         return tl::unexpected(failed_vk(
             modifiers.error(), "VulkanDevice::support", format_name(format) + " on " + driver.name,

@@ -27,10 +27,12 @@ struct VulkanImageKind {
     VkFormat format = VK_FORMAT_UNDEFINED;
     VkImageUsageFlags usage = 0;
     VkImageCreateFlags flags = 0;
+    bool linear_only = false; // a part of a frame, whose other modifiers speak of all of it
 
     [[nodiscard]] friend bool operator<(const VulkanImageKind& a,
                                         const VulkanImageKind& b) noexcept {
-        return std::tie(a.format, a.usage, a.flags) < std::tie(b.format, b.usage, b.flags);
+        return std::tie(a.format, a.usage, a.flags, a.linear_only) <
+               std::tie(b.format, b.usage, b.flags, b.linear_only);
     }
 };
 
@@ -61,6 +63,9 @@ ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_properties, VkPhysic
 constexpr const char* misplaced_remedy =
     "Leave COLOR_ATTACHMENT, STORAGE and INPUT_ATTACHMENT out of the usage, or use a format that "
     "vulkan_format() knows";
+
+/// Whether the only view of \p format is the frame itself, and so of any modifier.
+[[nodiscard]] bool view_is_whole(const VulkanFormatInfo& format) noexcept;
 
 /// "LINEAR, INTEL 0x100000000000001", or "none".
 [[nodiscard]] std::string modifier_names(std::span<const VulkanModifierCaps> modifiers);

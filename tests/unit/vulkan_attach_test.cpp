@@ -222,6 +222,37 @@ TEST_F(VulkanAttachTest, APlaneCanBeAnImageOfItsOwn) {
     }
 }
 
+TEST_F(VulkanAttachTest, APartOfATiledFrameMeansNothingByItself) {
+    driver_.devices[0].modifiers.push_back(
+        {.drmFormatModifier = I915_FORMAT_MOD_Y_TILED,
+         .drmFormatModifierPlaneCount = 1,
+         .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}});
+    const VulkanDevice device = wrap();
+    const auto tiled = [](std::uint32_t format) {
+        auto made = Frame::create({.width = 64,
+                                   .height = 16,
+                                   .format = format,
+                                   .modifier = I915_FORMAT_MOD_Y_TILED,
+                                   .planes = {FramePlane{.stride = 512}}},
+                                  buffer(8192));
+        EXPECT_TRUE(made) << made.error().message();
+        return std::move(*made);
+    };
+    // Texels of another size than the image's, of which each tile has others.
+    for (const std::uint32_t view : {0U, 1U})
+        expect_refused(device.attach(tiled(DRM_FORMAT_YUYV),
+                                     {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = view}),
+                       Errc::unsupported, {"INTEL 0x100000000000002", "size", "LINEAR"});
+    // One view, but not in the image's format.
+    expect_refused(device.attach(tiled(DRM_FORMAT_AXBXGXRX106106106106),
+                                 {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0}),
+                   Errc::unsupported, {"INTEL 0x100000000000002"});
+    EXPECT_TRUE(driver_.images.empty());
+    EXPECT_TRUE(
+        device.attach(tiled(DRM_FORMAT_XRGB8888), {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0}))
+        << "the frame itself";
+}
+
 TEST_F(VulkanAttachTest, LeaksNothingWhereACallFails) {
     driver_.devices[0].modifiers[0].drmFormatModifierPlaneCount = 2;
     driver_.memory_size = 4096;

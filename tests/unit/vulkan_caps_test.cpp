@@ -68,6 +68,19 @@ protected:
     FakeVulkan driver_;
 };
 
+TEST_F(VulkanCapsTest, APartOfAFrameIsLinear) {
+    driver_.devices[0].modifiers.push_back({.drmFormatModifier = tiled,
+                                            .drmFormatModifierPlaneCount = 1,
+                                            .drmFormatModifierTilingFeatures = everything});
+    const VulkanDevice device = wrap();
+    EXPECT_EQ(support(device, DRM_FORMAT_GR88).size(), 2U);
+    const auto luma = support(device, DRM_FORMAT_YUYV, sampled, 0); // in the same VkFormat
+    ASSERT_EQ(luma.size(), 1U);
+    EXPECT_EQ(luma[0].modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+    EXPECT_TRUE(luma[0].importable);
+    EXPECT_EQ(support(device, DRM_FORMAT_XRGB8888, sampled, 0).size(), 2U) << "the frame itself";
+}
+
 TEST_F(VulkanCapsTest, TellsWhatTheDriverSaysOfEachModifier) {
     auto& gpu = driver_.devices[0];
     gpu.modifiers = {{.drmFormatModifier = DRM_FORMAT_MOD_LINEAR,
