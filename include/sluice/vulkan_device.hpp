@@ -54,10 +54,10 @@ struct VulkanDeviceInfo {
     std::span<const char* const> extensions = {};
     /// The feature samplerYcbcrConversion was enabled. Without it `texture` gives YCbCr in parts.
     bool sampler_ycbcr_conversion = false;
-    /// How many further calls of `attach` an attachment is kept for once nobody holds it or its
-    /// frame, in case its buffers come back in a new frame: a little more than the largest pool of
-    /// buffers that a peer sends in turns. Its memory is held so long; see
-    /// `VulkanDevice::drop_idle_attachments`.
+    /// How many further calls of `attach`, `texture` and `attach_buffer` an attachment is kept for
+    /// once nobody holds it or its frame, in case its buffers come back in a new frame: a little
+    /// more than the largest pool of buffers that a peer sends in turns. Its memory is held so
+    /// long; see `VulkanDevice::drop_idle_attachments`.
     std::uint32_t idle_attachments = 64;
 };
 
@@ -215,8 +215,11 @@ public:
                                              const VulkanAttachInfo& info) const noexcept;
 
     /// Attaches a frame for a shader to sample, as the driver can; see vulkan_texture.hpp. As one
-    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part.
-    /// \returns the texture, or what `attach` does, of the part that could not be had, and
+    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part. Which
+    /// of them it is depends on the driver, the frame's layout and the usage, not on what was
+    /// attached before.
+    /// \returns the texture, or what `attach` does, of the part that could not be had, with the
+    ///   reason why the whole could not, and
     ///   - `no_resources`, `device_lost`, `failed`: also for a view or conversion.
     [[nodiscard]] Result<VulkanTexture> texture(const Frame& frame,
                                                 const VulkanTextureInfo& info) const noexcept;

@@ -361,45 +361,52 @@ Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
 
 } // namespace
 
-Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
-                                         const VulkanAttachInfo& info) const noexcept {
+Result<std::shared_ptr<const VulkanImage::State>>
+VulkanDevice::State::attach(const Frame& frame, const VulkanAttachInfo& info,
+                            VulkanAttachmentCache::Lookup lookup) {
     const VulkanAttachmentKey key{.kind = VulkanAttachmentKey::Kind::image,
                                   .part = info.view.value_or(VulkanAttachmentKey::whole),
                                   .usage = info.usage};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
-    if (auto may = check_mode(*state_->driver, frame, (info.usage & ~reading) != 0, operation);
-        !may)
+    if (auto may = check_mode(*driver, frame, (info.usage & ~reading) != 0, operation); !may)
         return tl::unexpected(std::move(may.error()));
-    if (auto known = state_->attachments.find(frame, key)) {
+    if (auto known = attachments.find(frame, key, lookup)) {
         if (known->frame != frame) { // a new one of the same buffers
             // Revoked meanwhile it must not be watched too late.
             if (auto used = FrameUse::begin(frame, operation); !used)
                 return tl::unexpected(std::move(used.error()));
-            FrameUse::watch(frame, state_->watcher);
+            FrameUse::watch(frame, watcher);
             FrameUse::end(frame);
         }
-        return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(known)),
-                           frame);
+        return std::static_pointer_cast<const VulkanImage::State>(std::move(known));
     }
-    auto subject = subject_of(*state_->driver, frame, info);
+    auto subject = subject_of(*driver, frame, info);
     if (!subject)
         return tl::unexpected(std::move(subject.error()));
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    VulkanImageHandles handles(state_->driver);
+    VulkanImageHandles handles(driver);
     auto made = attach_subject(*subject, handles);
     if (made)
-        FrameUse::watch(frame, state_->watcher);
-    std::shared_ptr<const VulkanAttachment::State> state;
+        FrameUse::watch(frame, watcher);
+    std::shared_ptr<const VulkanAttachment::State> attached;
     if (made)
-        state = state_->attachments.insert(
+        attached = attachments.insert(
             key, std::make_shared<const VulkanImage::State>(std::move(handles), subject->format,
                                                             subject->components, frame));
     FrameUse::end(frame);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(state)), frame);
+    return std::static_pointer_cast<const VulkanImage::State>(std::move(attached));
+}
+
+Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
+                                         const VulkanAttachInfo& info) const noexcept {
+    auto attached = state_->attach(frame, info, VulkanAttachmentCache::Lookup::of_a_new_call);
+    if (!attached)
+        return tl::unexpected(std::move(attached.error()));
+    return VulkanImage(std::move(*attached), frame);
 }
 
 } // namespace sluice

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -60,6 +61,9 @@ struct VulkanImage::State : VulkanAttachment::State {
     mutable VulkanImageHandles image;
     VkFormat format;
     VkComponentMapping components; // for views without a conversion
+    /// It is the first part of a frame that `VulkanDevice::texture` could not have as a whole: no
+    /// need to try again.
+    mutable std::atomic<bool> instead_of_whole = false;
 };
 
 /// The image to create: two-dimensional, of one level, layer and sample.

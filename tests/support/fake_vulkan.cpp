@@ -121,6 +121,15 @@ ino_t inode_of(int fd) {
     return fstat(fd, &status) == 0 ? status.st_ino : 0;
 }
 
+namespace {
+
+const auto& modifiers_of(const FakePhysicalDevice& device, VkFormat format) {
+    const auto own = device.modifiers_of.find(format);
+    return own == device.modifiers_of.end() ? device.modifiers : own->second;
+}
+
+} // namespace
+
 // The functions, named as Vulkan's without the prefix.
 struct FakeVulkan::Functions {
     // NOLINTBEGIN(readability-non-const-parameter): the signatures are Vulkan's.
@@ -239,7 +248,7 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT);
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
-        const auto& modifiers = fake.physical(device).modifiers;
+        const auto& modifiers = modifiers_of(fake.physical(device), info->format);
         const auto& takes_usage = fake.physical(device).takes_usage;
         const bool known = fake.physical(device).formats.contains(info->format) &&
                            (!takes_usage || takes_usage(info->usage));
@@ -283,7 +292,7 @@ struct FakeVulkan::Functions {
         into->formatProperties.linearTilingFeatures = ~VkFormatFeatureFlags{0};
         if (list == nullptr)
             return;
-        (void)list_out(physical.modifiers, &list->drmFormatModifierCount,
+        (void)list_out(modifiers_of(physical, format), &list->drmFormatModifierCount,
                        list->pDrmFormatModifierProperties);
         auto* list_2 = chained<VkDrmFormatModifierPropertiesList2EXT>(
             into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_2_EXT);
@@ -407,6 +416,13 @@ struct FakeVulkan::Functions {
         fake.use("device", number(device), __func__);
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, conversion);
+        VkFormatFeatureFlags potential = 0;
+        for (const auto& each : modifiers_of(fake.devices[0], info->format))
+            potential |= each.drmFormatModifierTilingFeatures;
+        EXPECT_NE(potential & (VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT |
+                               VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT),
+                  0U)
+            << "VUID 01650";
         fake.conversions.push_back(*info);
         *conversion = handle<VkSamplerYcbcrConversion>(
             fake.add({.kind = "conversion", .parent = number(device)}));

@@ -63,6 +63,8 @@ struct FakePhysicalDevice {
         {.drmFormatModifier = 0,
          .drmFormatModifierPlaneCount = 1,
          .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}}};
+    /// Those of one format, where they are others.
+    std::map<VkFormat, std::vector<VkDrmFormatModifierPropertiesEXT>> modifiers_of;
     /// What it adds of them in VkDrmFormatModifierPropertiesList2EXT; like lavapipe, nothing.
     std::vector<VkDrmFormatModifierProperties2EXT> modifiers_2;
     VkExtent2D max_extent{16384, 16384};
