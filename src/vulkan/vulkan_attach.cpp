@@ -29,6 +29,7 @@ struct Subject {
     const VulkanDriver& device;
     const Frame& frame;
     VkFormat format = VK_FORMAT_UNDEFINED;
+    VkFormat srgb = VK_FORMAT_UNDEFINED; // for views of it
     VkComponentMapping components = {};
     VkExtent2D extent = {};
     std::uint32_t first_plane = 0;
@@ -50,7 +51,8 @@ struct Subject {
     [[nodiscard]] VulkanImageKind kind() const noexcept {
         return {.format = format,
                 .usage = usage,
-                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0};
+                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0,
+                .srgb = srgb};
     }
     [[nodiscard]] std::string text() const {
         return describe(frame.layout()) +
@@ -155,7 +157,10 @@ Result<VulkanModifierCaps> check_modifier(const Subject& subject) {
                       "buffer");
     const VkExtent2D most = found->max_extent;
     if (most.width == 0)
-        return refuse(subject, Errc::unsupported, "the driver has no such image for this usage",
+        return refuse(subject, Errc::unsupported,
+                      subject.srgb == VK_FORMAT_UNDEFINED
+                          ? "the driver has no such image for this usage"
+                          : "the driver has no such image with sRGB views for this usage",
                       "Ask for less usage, or attach the planes one by one "
                       "(VulkanAttachInfo::view)");
     if (!found->importable)
@@ -184,6 +189,7 @@ VkResult create_image(const Subject& subject, VkImage& image) {
                          .extent = subject.extent,
                          .usage = subject.usage,
                          .flags = subject.kind().flags,
+                         .srgb = subject.srgb,
                          .layout = subject.device.caps.modifiers ? &layout : nullptr},
                         image);
 }
@@ -301,6 +307,9 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                           "there is no view " + std::to_string(*info.view) + ", the format has " +
                               std::to_string(format->view_count),
                           "Count the views from 0");
+        if (info.srgb_views)
+            return refuse(subject, Errc::invalid_argument, "a part of a frame has no sRGB views",
+                          "Attach the frame as a whole, or leave sRGB views out");
         if (layout.modifier != DRM_FORMAT_MOD_LINEAR && !view_is_whole(*format))
             return refuse(subject, Errc::unsupported,
                           "how the pixels lie with modifier " + modifier_name(layout.modifier) +
@@ -334,6 +343,12 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     subject.components = whole_components(layout.format);
     if (auto apart = check_planes(subject); !apart)
         return tl::unexpected(std::move(apart.error()));
+    if (info.srgb_views) {
+        auto srgb = srgb_views_of(*format, info.usage, operation, subject.text());
+        if (!srgb)
+            return tl::unexpected(std::move(srgb.error()));
+        subject.srgb = *srgb;
+    }
     return subject;
 }
 
@@ -366,7 +381,8 @@ VulkanDevice::State::attach(const Frame& frame, const VulkanAttachInfo& info,
                             VulkanAttachmentCache::Lookup lookup) {
     const VulkanAttachmentKey key{.kind = VulkanAttachmentKey::Kind::image,
                                   .part = info.view.value_or(VulkanAttachmentKey::whole),
-                                  .usage = info.usage};
+                                  .usage = info.usage,
+                                  .srgb_views = info.srgb_views};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
     if (auto may = check_mode(*driver, frame, (info.usage & ~reading) != 0, operation); !may)
@@ -392,9 +408,13 @@ VulkanDevice::State::attach(const Frame& frame, const VulkanAttachInfo& info,
         FrameUse::watch(frame, watcher);
     std::shared_ptr<const VulkanAttachment::State> attached;
     if (made)
-        attached = attachments.insert(
-            key, std::make_shared<const VulkanImage::State>(std::move(handles), subject->format,
-                                                            subject->components, frame));
+        attached = attachments.insert(key, std::make_shared<const VulkanImage::State>(
+                                               std::move(handles),
+                                               VulkanImageViewing{.format = subject->format,
+                                                                  .srgb = subject->srgb,
+                                                                  .components = subject->components,
+                                                                  .usage = subject->usage},
+                                               frame));
     FrameUse::end(frame);
     if (!made)
         return tl::unexpected(std::move(made.error()));

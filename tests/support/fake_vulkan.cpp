@@ -123,6 +123,14 @@ ino_t inode_of(int fd) {
 
 namespace {
 
+std::vector<VkFormat> view_formats(const void* chain) {
+    const auto* list = chained<VkImageFormatListCreateInfo>(
+        chain, VK_STRUCTURE_TYPE_IMAGE_FORMAT_LIST_CREATE_INFO);
+    return list == nullptr ? std::vector<VkFormat>{}
+                           : std::vector<VkFormat>(list->pViewFormats,
+                                                   list->pViewFormats + list->viewFormatCount);
+}
+
 const auto& modifiers_of(const FakePhysicalDevice& device, VkFormat format) {
     const auto own = device.modifiers_of.find(format);
     return own == device.modifiers_of.end() ? device.modifiers : own->second;
@@ -250,6 +258,9 @@ struct FakeVulkan::Functions {
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
         const auto& modifiers = modifiers_of(fake.physical(device), info->format);
         const auto& takes_usage = fake.physical(device).takes_usage;
+        EXPECT_TRUE((info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) == 0 ||
+                    info->tiling == VK_IMAGE_TILING_LINEAR || !view_formats(info->pNext).empty())
+            << "VUID 02313";
         const bool known = fake.physical(device).formats.contains(info->format) &&
                            (!takes_usage || takes_usage(info->usage));
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
@@ -349,7 +360,12 @@ struct FakeVulkan::Functions {
         FakeImageRequest request{.info = *info,
                                  .handle_types = external ? external->handleTypes : 0,
                                  .modifiers = {},
-                                 .planes = {}};
+                                 .planes = {},
+                                 .view_formats = view_formats(info->pNext)};
+        const bool is_mutable = (info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) != 0;
+        EXPECT_TRUE(!is_mutable || info->tiling == VK_IMAGE_TILING_LINEAR ||
+                    !request.view_formats.empty())
+            << "VUID 02353";
         if (layout) {
             request.modifiers = {layout->drmFormatModifier};
             request.planes.assign(layout->pPlaneLayouts,
@@ -382,7 +398,9 @@ struct FakeVulkan::Functions {
                       .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
                       .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
                       .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0,
-                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR}));
+                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR,
+                      .view_formats = is_mutable ? request.view_formats
+                                                 : std::vector<VkFormat>{info->format}}));
         return VK_SUCCESS;
     }
 
@@ -390,15 +408,20 @@ struct FakeVulkan::Functions {
                                                const VkAllocationCallbacks*, VkImageView* view) {
         auto& fake = driver();
         fake.use("device", number(device), __func__);
-        fake.use("image", number(info->image), __func__);
+        const auto& formats = fake.use("image", number(info->image), __func__).view_formats;
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, view);
+        EXPECT_TRUE(formats.empty() || std::ranges::find(formats, info->format) != formats.end())
+            << "VUID 01019 and 01585";
+        const auto* own = chained<VkImageViewUsageCreateInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_IMAGE_VIEW_USAGE_CREATE_INFO);
         const auto* converted = chained<VkSamplerYcbcrConversionInfo>(
             info->pNext, VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO);
         if (converted)
             fake.use("conversion", number(converted->conversion), __func__);
-        fake.views.push_back(
-            {.info = *info, .conversion = converted ? converted->conversion : VK_NULL_HANDLE});
+        fake.views.push_back({.info = *info,
+                              .conversion = converted ? converted->conversion : VK_NULL_HANDLE,
+                              .usage = own ? own->usage : 0});
         *view = handle<VkImageView>(fake.add({.kind = "view", .parent = number(info->image)}));
         return VK_SUCCESS;
     }

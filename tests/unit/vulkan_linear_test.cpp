@@ -105,6 +105,17 @@ TEST_F(VulkanLinearTest, PlanesOfOneBufferMustLieAsTheDriverWouldLayThem) {
     expect_refused(device.attach(nv12(4096, true), sampled), {"several buffers"});
 }
 
+TEST_F(VulkanLinearTest, NamesNoFormatsOfViews) {
+    const auto image =
+        wrap().attach(xr24(0, 256), {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .srgb_views = true});
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(driver_.images.back().info.flags,
+              VkImageCreateFlags{VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT});
+    EXPECT_TRUE(driver_.images.back().view_formats.empty())
+        << "VK_KHR_image_format_list is not enabled";
+    EXPECT_TRUE(image->view(VulkanCurve::srgb));
+}
+
 TEST_F(VulkanLinearTest, WhatLiesFurtherInItsBufferHasNoMemoryForItselfAlone) {
     driver_.memory_size = 1024;
     const Frame frame = nv12(4096);
