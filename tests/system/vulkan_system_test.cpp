@@ -348,10 +348,10 @@ TEST_F(VulkanSystemTest, TexturesComeAsTheDriverCanAndTellWhatTheirSamplersMayBe
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
         .samplerYcbcrConversion = VK_TRUE};
     test::Validation other;
-    const auto context = other.create_context(&converts);
-    SLUICE_REQUIRES(context, context.error().message());
+    const auto converting = other.create_context(&converts);
+    SLUICE_REQUIRES(converting, converting.error().message());
     {
-        VulkanDeviceInfo info = context->device().info();
+        VulkanDeviceInfo info = converting->device().info();
         info.sampler_ycbcr_conversion = true;
         const auto wrapped = VulkanDevice::wrap(info);
         ASSERT_TRUE(wrapped) << wrapped.error().message();

@@ -229,7 +229,7 @@ TEST_F(VulkanAttachTest, HasSrgbViewsWhereTheyAreAskedFor) {
     const auto plain = device.attach(frame, sampled);
     const auto both = device.attach(frame, with);
     ASSERT_TRUE(plain && both);
-    EXPECT_NE(plain->image(), both->image()) << "another image, which others may be slower with";
+    ASSERT_NE(plain->image(), both->image()) << "another image, which others may be slower with";
     EXPECT_EQ(device.attach(frame, with)->image(), both->image());
     EXPECT_EQ(driver_.images.front().info.flags, 0U);
     EXPECT_EQ(driver_.images.back().info.flags,
