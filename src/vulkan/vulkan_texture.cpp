@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include <drm_fourcc.h>
+
 #include "vulkan/vulkan_conversions.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
@@ -33,11 +35,14 @@ features_of(const VulkanDriver& driver, const VulkanImageKind& kind, std::uint64
 
 /// \p part's error, with the reason why the frame is not sampled as a whole, empty where another
 /// call has told it.
-Error of_both(Error part, std::string_view not_whole) {
+Error of_both(Error part, std::string_view not_whole, std::uint64_t modifier) {
     part.operation = operation;
-    if (not_whole.empty() || part.code != Errc::unsupported)
+    if (not_whole.empty() || not_whole == part.problem || part.code != Errc::unsupported)
         return part;
     part.problem += "; as a whole: " + std::string(not_whole);
+    if (modifier == DRM_FORMAT_MOD_LINEAR)
+        return part;
+    // It is no use to attach the whole instead.
     part.remedy =
         std::string(not_whole == not_enabled ? "Enable the feature, or allocate" : "Allocate") +
         " the frame LINEAR, or with a modifier that VulkanDevice::support tells of";
@@ -114,7 +119,8 @@ Result<VulkanTexture> VulkanDevice::texture(const Frame& frame,
         for (std::uint32_t part = 0; part < format->view_count; ++part) {
             auto one = attached(part);
             if (!one)
-                return tl::unexpected(of_both(std::move(one.error()), known ? known : found));
+                return tl::unexpected(
+                    of_both(std::move(one.error()), known ? known : found, modifier));
             if (part == 0 && known == nullptr)
                 (*one)->instead_of_whole = true;
             texture.images_[part] = VulkanImage(std::move(*one), frame);
