@@ -52,8 +52,9 @@ public:
 
     /// The barrier that takes the bytes over from whoever used the frame before
     /// (VK_QUEUE_FAMILY_FOREIGN_EXT, or see `VulkanDeviceCaps::foreign_queue`): record it first,
-    /// with the stages that use the buffer as its destination. It orders nothing in time: that is
-    /// the fences' part.
+    /// with the stages that use the buffer as both its source and its destination, and have the
+    /// submission wait in those stages: only then does it come after the semaphores. It orders
+    /// nothing in time: that is the fences' part.
     ///
     /// \param access what will be done with it.
     [[nodiscard]] VkBufferMemoryBarrier acquire_barrier(Contents contents,

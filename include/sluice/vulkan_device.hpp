@@ -54,10 +54,10 @@ struct VulkanDeviceInfo {
     std::span<const char* const> extensions = {};
     /// The feature samplerYcbcrConversion was enabled. Without it `texture` gives YCbCr in parts.
     bool sampler_ycbcr_conversion = false;
-    /// How many further calls of `attach` an attachment is kept for once nobody holds it or its
-    /// frame, in case its buffers come back in a new frame: a little more than the largest pool of
-    /// buffers that a peer sends in turns. Its memory is held so long; see
-    /// `VulkanDevice::drop_idle_attachments`.
+    /// How many further calls of `attach`, `texture` and `attach_buffer` an attachment is kept for
+    /// once nobody holds it or its frame, in case its buffers come back in a new frame: a little
+    /// more than the largest pool of buffers that a peer sends in turns. Its memory is held so
+    /// long; see `VulkanDevice::drop_idle_attachments`.
     std::uint32_t idle_attachments = 64;
 };
 
@@ -137,6 +137,14 @@ public:
     support(std::uint32_t format, VkImageUsageFlags usage,
             std::optional<std::uint32_t> view = std::nullopt) const noexcept;
 
+    /// The same for everything that `attach` may be asked for. With `VulkanAttachInfo::srgb_views`
+    /// a modifier without such views is listed as neither importable nor exportable.
+    /// \returns also
+    ///   - `unsupported`: sRGB views of a format that has none;
+    ///   - `invalid_argument`: sRGB views of a part, or for a usage without use for them.
+    [[nodiscard]] Result<VulkanFormatCaps> support(std::uint32_t format,
+                                                   const VulkanAttachInfo& how) const noexcept;
+
     /// All formats that can be attached or exported as one image for a usage, by at least one
     /// modifier, in the order of `vulkan_formats()`.
     /// \returns them, or what `support` does.
@@ -171,7 +179,8 @@ public:
     /// \returns the image, or
     ///   - `unsupported`: the driver does not make such an image, as the message says of each
     ///     modifier;
-    ///   - `invalid_argument`: no pixels or usage, or modifier INVALID;
+    ///   - `invalid_argument`: no pixels or usage, modifier INVALID, or sRGB views for a usage
+    ///     without use for them;
     ///   - `wrong_object`: the driver gave something that is no dma-buf;
     ///   - `out_of_bounds`: the driver's layout reaches past the buffer that it gave;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
@@ -183,12 +192,13 @@ public:
     /// that do not fit are passed over. Padding is more memory, and for LINEAR alone, but for
     /// `FrameSpec::min_size`.
     /// \param usage what the GPU will do with it, exactly.
+    /// \param srgb_views as `VulkanImageInfo::srgb_views`.
     /// \returns the image, or what the other does, and
     ///   - `unsupported`: also where the driver's layout is not as asked and it takes no other, or
     ///     where it gives the image no more bytes than it needs itself, in numbers;
     ///   - `invalid_argument`: also alignments that lead out of 32 bits.
-    [[nodiscard]] Result<VulkanImage> export_image(const FrameSpec& spec,
-                                                   VkImageUsageFlags usage) const noexcept;
+    [[nodiscard]] Result<VulkanImage> export_image(const FrameSpec& spec, VkImageUsageFlags usage,
+                                                   bool srgb_views = false) const noexcept;
 
     /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they
     /// are.
@@ -202,8 +212,8 @@ public:
     ///     message says; the modifiers that it does take are named. Or the usage is more than
     ///     sampling and copying, and only a view puts the format's channels in their places
     ///     (`VulkanFormatInfo::is_swizzled`);
-    ///   - `invalid_argument`: no usage, a view that the format does not have, or LINEAR planes
-    ///     that overlap;
+    ///   - `invalid_argument`: no usage, a view that the format does not have, LINEAR planes that
+    ///     overlap, or sRGB views of a part or for a usage without use for them;
     ///   - `no_permission`: the usage writes, and a buffer's fd is read-only (`DmaBuf::mode`). All
     ///     but sampling, copying from and input attachments counts as writing;
     ///   - `out_of_bounds`: the driver needs more bytes than a buffer holds, both in the message;
@@ -215,8 +225,11 @@ public:
                                              const VulkanAttachInfo& info) const noexcept;
 
     /// Attaches a frame for a shader to sample, as the driver can; see vulkan_texture.hpp. As one
-    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part.
-    /// \returns the texture, or what `attach` does, of the part that could not be had, and
+    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part. Which
+    /// of them it is depends on the driver, the frame's layout and the usage, not on what was
+    /// attached before.
+    /// \returns the texture, or what `attach` does, of the part that could not be had, with the
+    ///   reason why the whole could not, and
     ///   - `no_resources`, `device_lost`, `failed`: also for a view or conversion.
     [[nodiscard]] Result<VulkanTexture> texture(const Frame& frame,
                                                 const VulkanTextureInfo& info) const noexcept;

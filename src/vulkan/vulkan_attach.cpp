@@ -29,6 +29,7 @@ struct Subject {
     const VulkanDriver& device;
     const Frame& frame;
     VkFormat format = VK_FORMAT_UNDEFINED;
+    VkFormat srgb = VK_FORMAT_UNDEFINED; // for views of it
     VkComponentMapping components = {};
     VkExtent2D extent = {};
     std::uint32_t first_plane = 0;
@@ -50,7 +51,8 @@ struct Subject {
     [[nodiscard]] VulkanImageKind kind() const noexcept {
         return {.format = format,
                 .usage = usage,
-                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0};
+                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0,
+                .srgb = srgb};
     }
     [[nodiscard]] std::string text() const {
         return describe(frame.layout()) +
@@ -155,7 +157,10 @@ Result<VulkanModifierCaps> check_modifier(const Subject& subject) {
                       "buffer");
     const VkExtent2D most = found->max_extent;
     if (most.width == 0)
-        return refuse(subject, Errc::unsupported, "the driver has no such image for this usage",
+        return refuse(subject, Errc::unsupported,
+                      subject.srgb == VK_FORMAT_UNDEFINED
+                          ? "the driver has no such image for this usage"
+                          : "the driver has no such image with sRGB views for this usage",
                       "Ask for less usage, or attach the planes one by one "
                       "(VulkanAttachInfo::view)");
     if (!found->importable)
@@ -184,6 +189,7 @@ VkResult create_image(const Subject& subject, VkImage& image) {
                          .extent = subject.extent,
                          .usage = subject.usage,
                          .flags = subject.kind().flags,
+                         .srgb = subject.srgb,
                          .layout = subject.device.caps.modifiers ? &layout : nullptr},
                         image);
 }
@@ -232,13 +238,23 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
     for (std::uint32_t i = 0; i < count; ++i) {
         VulkanMemoryNeeds needs =
             image_needs(subject.device, image.image, disjoint ? std::optional(i) : std::nullopt);
-        needs.dedicated = needs.dedicated || (dedicated_only && !disjoint);
+        needs.dedicated_required = needs.dedicated_required || (dedicated_only && !disjoint);
+        needs.dedicated = needs.dedicated || needs.dedicated_required;
         if (start % std::max<VkDeviceSize>(needs.requirements.alignment, 1) != 0)
             return refuse(subject, Errc::unsupported,
                           "the frame begins at byte " + std::to_string(start) +
                               " of its buffer, and the driver wants a multiple of " +
                               std::to_string(needs.requirements.alignment),
                           "Enable VK_EXT_image_drm_format_modifier, or move the frame");
+        // Memory for one image alone has its size, and the image lies at its beginning:
+        // VUID-VkMemoryDedicatedAllocateInfo-image-02964, -VkBindImageMemoryInfo-memory-02628.
+        if (start != 0 && needs.dedicated_required)
+            return refuse(subject, Errc::unsupported,
+                          "it begins at byte " + std::to_string(start) +
+                              " of its buffer, and the driver wants the buffer for it alone",
+                          "Enable VK_EXT_image_drm_format_modifier, or put it at the beginning of "
+                          "a buffer of its own");
+        needs.dedicated = needs.dedicated && start == 0;
         needs.requirements.size += start;
         auto memory = import_memory(subject.device, needs, subject.buffer(i),
                                     {operation, [&subject] { return subject.text(); }});
@@ -291,11 +307,15 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                           "there is no view " + std::to_string(*info.view) + ", the format has " +
                               std::to_string(format->view_count),
                           "Count the views from 0");
-        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && layout.plane_count != 1)
+        if (info.srgb_views)
+            return refuse(subject, Errc::invalid_argument, "a part of a frame has no sRGB views",
+                          "Attach the frame as a whole, or leave sRGB views out");
+        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && !view_is_whole(*format))
             return refuse(subject, Errc::unsupported,
-                          "a plane of modifier " + modifier_name(layout.modifier) +
-                              " means nothing without the others",
-                          "Attach the frame as a whole");
+                          "how the pixels lie with modifier " + modifier_name(layout.modifier) +
+                              " depends on their size and on the other planes, which a view "
+                              "changes",
+                          "Attach the frame as a whole, or allocate it LINEAR");
         const VulkanPlaneView& view = format->views[*info.view];
         const auto texels = [](std::uint32_t pixels, std::uint32_t size) {
             return pixels / size + (pixels % size != 0 ? 1 : 0);
@@ -323,6 +343,12 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     subject.components = whole_components(layout.format);
     if (auto apart = check_planes(subject); !apart)
         return tl::unexpected(std::move(apart.error()));
+    if (info.srgb_views) {
+        auto srgb = srgb_views_of(*format, info.usage, operation, subject.text());
+        if (!srgb)
+            return tl::unexpected(std::move(srgb.error()));
+        subject.srgb = *srgb;
+    }
     return subject;
 }
 
@@ -350,45 +376,57 @@ Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
 
 } // namespace
 
-Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
-                                         const VulkanAttachInfo& info) const noexcept {
+Result<std::shared_ptr<const VulkanImage::State>>
+VulkanDevice::State::attach(const Frame& frame, const VulkanAttachInfo& info,
+                            VulkanAttachmentCache::Lookup lookup) {
     const VulkanAttachmentKey key{.kind = VulkanAttachmentKey::Kind::image,
                                   .part = info.view.value_or(VulkanAttachmentKey::whole),
-                                  .usage = info.usage};
+                                  .usage = info.usage,
+                                  .srgb_views = info.srgb_views};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
-    if (auto may = check_mode(*state_->driver, frame, (info.usage & ~reading) != 0, operation);
-        !may)
+    if (auto may = check_mode(*driver, frame, (info.usage & ~reading) != 0, operation); !may)
         return tl::unexpected(std::move(may.error()));
-    if (auto known = state_->attachments.find(frame, key)) {
+    if (auto known = attachments.find(frame, key, lookup)) {
         if (known->frame != frame) { // a new one of the same buffers
             // Revoked meanwhile it must not be watched too late.
             if (auto used = FrameUse::begin(frame, operation); !used)
                 return tl::unexpected(std::move(used.error()));
-            FrameUse::watch(frame, state_->watcher);
+            FrameUse::watch(frame, watcher);
             FrameUse::end(frame);
         }
-        return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(known)),
-                           frame);
+        return std::static_pointer_cast<const VulkanImage::State>(std::move(known));
     }
-    auto subject = subject_of(*state_->driver, frame, info);
+    auto subject = subject_of(*driver, frame, info);
     if (!subject)
         return tl::unexpected(std::move(subject.error()));
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    VulkanImageHandles handles(state_->driver);
+    VulkanImageHandles handles(driver);
     auto made = attach_subject(*subject, handles);
     if (made)
-        FrameUse::watch(frame, state_->watcher);
-    std::shared_ptr<const VulkanAttachment::State> state;
+        FrameUse::watch(frame, watcher);
+    std::shared_ptr<const VulkanAttachment::State> attached;
     if (made)
-        state = state_->attachments.insert(
-            key, std::make_shared<const VulkanImage::State>(std::move(handles), subject->format,
-                                                            subject->components, frame));
+        attached = attachments.insert(key, std::make_shared<const VulkanImage::State>(
+                                               std::move(handles),
+                                               VulkanImageViewing{.format = subject->format,
+                                                                  .srgb = subject->srgb,
+                                                                  .components = subject->components,
+                                                                  .usage = subject->usage},
+                                               frame));
     FrameUse::end(frame);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(state)), frame);
+    return std::static_pointer_cast<const VulkanImage::State>(std::move(attached));
+}
+
+Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
+                                         const VulkanAttachInfo& info) const noexcept {
+    auto attached = state_->attach(frame, info, VulkanAttachmentCache::Lookup::of_a_new_call);
+    if (!attached)
+        return tl::unexpected(std::move(attached.error()));
+    return VulkanImage(std::move(*attached), frame);
 }
 
 } // namespace sluice

@@ -49,20 +49,21 @@ VulkanAttachmentCache::Entry* VulkanAttachmentCache::look_up(std::uint64_t hash,
     return nullptr;
 }
 
-VulkanAttachmentCache::State VulkanAttachmentCache::find(const Frame& frame,
-                                                         const VulkanAttachmentKey& key) {
+VulkanAttachmentCache::State
+VulkanAttachmentCache::find(const Frame& frame, const VulkanAttachmentKey& key, Lookup lookup) {
     const std::uint64_t hash = hash_of(frame, key);
     Dropped dropped;
     const std::scoped_lock held(lock_);
-    ++lookups_;
+    if (lookup == Lookup::of_a_new_call)
+        ++calls_;
     Entry* entry = look_up(hash, frame, key);
-    if (entry == nullptr)
-        return nullptr;
-    entry->last_use = lookups_;
+    if (entry != nullptr)
+        entry->last_use = calls_;
+    State found = entry == nullptr ? nullptr : entry->state;
     // A look at others costs more than finding this one: now and then will do.
-    if (lookups_ % 8 == 0)
+    if (lookup == Lookup::of_a_new_call && calls_ % 8 == 0)
         sweep(dropped);
-    return entry->state;
+    return found;
 }
 
 VulkanAttachmentCache::State VulkanAttachmentCache::insert(const VulkanAttachmentKey& key,
@@ -72,7 +73,7 @@ VulkanAttachmentCache::State VulkanAttachmentCache::insert(const VulkanAttachmen
     const std::scoped_lock held(lock_);
     if (const Entry* other = look_up(hash, made->frame, key))
         return other->state;
-    entries_.push_back({.hash = hash, .key = key, .state = made, .last_use = lookups_});
+    entries_.push_back({.hash = hash, .key = key, .state = made, .last_use = calls_});
     by_hash_.emplace(hash, std::prev(entries_.end()));
     // Two for each that comes, so that they cannot pile up.
     sweep(dropped);
@@ -111,7 +112,7 @@ void VulkanAttachmentCache::sweep(Dropped& dropped) {
     if (hand_ == entries_.end())
         return;
     const auto entry = hand_++;
-    if (lookups_ - entry->last_use > patience_ && idle(entry->state))
+    if (calls_ - entry->last_use > patience_ && idle(entry->state))
         (void)erase(entry, dropped);
 }
 

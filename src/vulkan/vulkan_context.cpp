@@ -291,7 +291,9 @@ Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexc
                              .physical_device = chosen->device,
                              .device = owned->device,
                              .queue = VK_NULL_HANDLE,
-                             .queue_family = chosen->queue_family};
+                             .queue_family = chosen->queue_family,
+                             .sampler_ycbcr_conversion = info.sampler_ycbcr_conversion,
+                             .idle_attachments = info.idle_attachments};
     get_queue(owned->device, chosen->queue_family, 0, &wrapped.queue);
     auto driver = wrap_device(wrapped, owned);
     if (!driver)

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <sluice/vulkan_device.hpp>
+#include <sluice/vulkan_image.hpp>
 
 #include "frame/frame_use.hpp"
 #include "vulkan/vulkan_access_pool.hpp"
@@ -37,6 +38,10 @@ struct VulkanDevice::State {
         std::mutex lock_;
         State* state_; // null once it is gone
     };
+
+    /// What `VulkanDevice::attach` does, as one of a call's several lookups.
+    [[nodiscard]] Result<std::shared_ptr<const VulkanImage::State>>
+    attach(const Frame& frame, const VulkanAttachInfo& info, VulkanAttachmentCache::Lookup lookup);
 
     std::shared_ptr<VulkanDriver> driver;
     VulkanAttachmentCache attachments;

@@ -33,6 +33,7 @@ struct Order {
     std::shared_ptr<const VulkanDriver> driver;
     const FrameSpec& spec;
     VkImageUsageFlags usage = 0;
+    VkFormat srgb = VK_FORMAT_UNDEFINED; // for views of it
 
     [[nodiscard]] std::span<const std::uint64_t> modifiers() const {
         return spec.modifiers.empty() ? std::span<const std::uint64_t>(linear)
@@ -106,7 +107,9 @@ std::string problem_with(const Order& order, std::span<const VulkanModifierCaps>
         return std::string("it lacks ") + use + " for this format";
     const VkExtent2D most = found->max_extent;
     if (most.width == 0)
-        return "the driver has no such image for this usage";
+        return order.srgb == VK_FORMAT_UNDEFINED
+                   ? "the driver has no such image for this usage"
+                   : "the driver has no such image with sRGB views for this usage";
     if (!found->exportable)
         return "the driver does not export it as a dma-buf";
     if (order.spec.width > most.width || order.spec.height > most.height)
@@ -121,7 +124,7 @@ std::string problem_with(const Order& order, std::span<const VulkanModifierCaps>
 /// What the driver says of those of the modifiers in \p order that will do.
 Result<std::vector<VulkanModifierCaps>> choices(const Order& order, VkFormat format) {
     const auto modifiers = order.driver->image_caps->modifiers(
-        *order.driver, {.format = format, .usage = order.usage});
+        *order.driver, {.format = format, .usage = order.usage, .srgb = order.srgb});
     if (!modifiers)
         return refuse_vk(order, modifiers.error(), "the driver could not be asked for its limits",
                          "Free memory and try again");
@@ -154,6 +157,7 @@ VkResult create(const Order& order, VkFormat format, const void* layout, VkImage
                         {.format = format,
                          .extent = {order.spec.width, order.spec.height},
                          .usage = order.usage,
+                         .srgb = order.srgb,
                          .layout = layout},
                         image);
 }
@@ -365,12 +369,18 @@ Result<DmaBuf> allocate_and_bind(const Order& order, Made& made) {
 
 } // namespace
 
-Result<VulkanImage> VulkanDevice::export_image(const FrameSpec& spec,
-                                               VkImageUsageFlags usage) const noexcept {
-    const Order order{.driver = state_->driver, .spec = spec, .usage = usage};
+Result<VulkanImage> VulkanDevice::export_image(const FrameSpec& spec, VkImageUsageFlags usage,
+                                               bool srgb_views) const noexcept {
+    Order order{.driver = state_->driver, .spec = spec, .usage = usage};
     auto format = format_of(order);
     if (!format)
         return tl::unexpected(std::move(format.error()));
+    if (srgb_views) {
+        auto srgb = srgb_views_of(*find_vulkan_format(spec.format), usage, operation, order.text());
+        if (!srgb)
+            return tl::unexpected(std::move(srgb.error()));
+        order.srgb = *srgb;
+    }
     auto will_do = choices(order, *format);
     if (!will_do)
         return tl::unexpected(std::move(will_do.error()));
@@ -386,7 +396,12 @@ Result<VulkanImage> VulkanDevice::export_image(const FrameSpec& spec,
     if (!frame)
         return tl::unexpected(std::move(frame.error()));
     return VulkanImage(std::make_shared<const VulkanImage::State>(
-                           std::move(made->image), *format, whole_components(spec.format), *frame),
+                           std::move(made->image),
+                           VulkanImageViewing{.format = *format,
+                                              .srgb = order.srgb,
+                                              .components = whole_components(spec.format),
+                                              .usage = usage},
+                           *frame),
                        *frame);
 }
 
@@ -395,7 +410,7 @@ Result<VulkanImage> VulkanDevice::export_image(const VulkanImageInfo& info) cons
                                   .height = info.height,
                                   .format = info.format,
                                   .modifiers = {info.modifiers.begin(), info.modifiers.end()}},
-                        info.usage);
+                        info.usage, info.srgb_views);
 }
 
 } // namespace sluice

@@ -121,6 +121,23 @@ ino_t inode_of(int fd) {
     return fstat(fd, &status) == 0 ? status.st_ino : 0;
 }
 
+namespace {
+
+std::vector<VkFormat> view_formats(const void* chain) {
+    const auto* list = chained<VkImageFormatListCreateInfo>(
+        chain, VK_STRUCTURE_TYPE_IMAGE_FORMAT_LIST_CREATE_INFO);
+    return list == nullptr ? std::vector<VkFormat>{}
+                           : std::vector<VkFormat>(list->pViewFormats,
+                                                   list->pViewFormats + list->viewFormatCount);
+}
+
+const auto& modifiers_of(const FakePhysicalDevice& device, VkFormat format) {
+    const auto own = device.modifiers_of.find(format);
+    return own == device.modifiers_of.end() ? device.modifiers : own->second;
+}
+
+} // namespace
+
 // The functions, named as Vulkan's without the prefix.
 struct FakeVulkan::Functions {
     // NOLINTBEGIN(readability-non-const-parameter): the signatures are Vulkan's.
@@ -239,8 +256,11 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT);
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
-        const auto& modifiers = fake.physical(device).modifiers;
+        const auto& modifiers = modifiers_of(fake.physical(device), info->format);
         const auto& takes_usage = fake.physical(device).takes_usage;
+        EXPECT_TRUE((info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) == 0 ||
+                    info->tiling == VK_IMAGE_TILING_LINEAR || !view_formats(info->pNext).empty())
+            << "VUID 02313";
         const bool known = fake.physical(device).formats.contains(info->format) &&
                            (!takes_usage || takes_usage(info->usage));
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
@@ -283,7 +303,7 @@ struct FakeVulkan::Functions {
         into->formatProperties.linearTilingFeatures = ~VkFormatFeatureFlags{0};
         if (list == nullptr)
             return;
-        (void)list_out(physical.modifiers, &list->drmFormatModifierCount,
+        (void)list_out(modifiers_of(physical, format), &list->drmFormatModifierCount,
                        list->pDrmFormatModifierProperties);
         auto* list_2 = chained<VkDrmFormatModifierPropertiesList2EXT>(
             into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_2_EXT);
@@ -340,7 +360,12 @@ struct FakeVulkan::Functions {
         FakeImageRequest request{.info = *info,
                                  .handle_types = external ? external->handleTypes : 0,
                                  .modifiers = {},
-                                 .planes = {}};
+                                 .planes = {},
+                                 .view_formats = view_formats(info->pNext)};
+        const bool is_mutable = (info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) != 0;
+        EXPECT_TRUE(!is_mutable || info->tiling == VK_IMAGE_TILING_LINEAR ||
+                    !request.view_formats.empty())
+            << "VUID 02353";
         if (layout) {
             request.modifiers = {layout->drmFormatModifier};
             request.planes.assign(layout->pPlaneLayouts,
@@ -373,7 +398,9 @@ struct FakeVulkan::Functions {
                       .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
                       .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
                       .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0,
-                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR}));
+                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR,
+                      .view_formats = is_mutable ? request.view_formats
+                                                 : std::vector<VkFormat>{info->format}}));
         return VK_SUCCESS;
     }
 
@@ -381,15 +408,20 @@ struct FakeVulkan::Functions {
                                                const VkAllocationCallbacks*, VkImageView* view) {
         auto& fake = driver();
         fake.use("device", number(device), __func__);
-        fake.use("image", number(info->image), __func__);
+        const auto& formats = fake.use("image", number(info->image), __func__).view_formats;
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, view);
+        EXPECT_TRUE(formats.empty() || std::ranges::find(formats, info->format) != formats.end())
+            << "VUID 01019 and 01585";
+        const auto* own = chained<VkImageViewUsageCreateInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_IMAGE_VIEW_USAGE_CREATE_INFO);
         const auto* converted = chained<VkSamplerYcbcrConversionInfo>(
             info->pNext, VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO);
         if (converted)
             fake.use("conversion", number(converted->conversion), __func__);
-        fake.views.push_back(
-            {.info = *info, .conversion = converted ? converted->conversion : VK_NULL_HANDLE});
+        fake.views.push_back({.info = *info,
+                              .conversion = converted ? converted->conversion : VK_NULL_HANDLE,
+                              .usage = own ? own->usage : 0});
         *view = handle<VkImageView>(fake.add({.kind = "view", .parent = number(info->image)}));
         return VK_SUCCESS;
     }
@@ -407,6 +439,13 @@ struct FakeVulkan::Functions {
         fake.use("device", number(device), __func__);
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, conversion);
+        VkFormatFeatureFlags potential = 0;
+        for (const auto& each : modifiers_of(fake.devices[0], info->format))
+            potential |= each.drmFormatModifierTilingFeatures;
+        EXPECT_NE(potential & (VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT |
+                               VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT),
+                  0U)
+            << "VUID 01650";
         fake.conversions.push_back(*info);
         *conversion = handle<VkSamplerYcbcrConversion>(
             fake.add({.kind = "conversion", .parent = number(device)}));
@@ -516,6 +555,10 @@ struct FakeVulkan::Functions {
         EXPECT_TRUE(alone == nullptr ||
                     (alone->image == VK_NULL_HANDLE) != (alone->buffer == VK_NULL_HANDLE))
             << "VUID 01432";
+        if (alone && alone->image != VK_NULL_HANDLE) {
+            EXPECT_EQ(info->allocationSize, fake.use("image", number(alone->image), __func__).size)
+                << "VUID 02964";
+        }
         const ino_t imported = import ? inode_of(import->fd) : 0;
         if (import) {
             EXPECT_EQ(import->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
@@ -618,6 +661,9 @@ struct FakeVulkan::Functions {
                 << "memory type " << where.type;
             EXPECT_LE(infos[each].memoryOffset + what.size, where.size);
             EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
+            EXPECT_TRUE(where.owner == 0 || infos[each].memoryOffset == 0) << "VUID 02628";
+            EXPECT_TRUE(where.owner != 0 || what.disjoint || !fake.requires_dedicated)
+                << "VUID 01445";
             what.memory = number(infos[each].memory);
         }
         return VK_SUCCESS;

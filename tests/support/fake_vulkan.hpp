@@ -63,6 +63,8 @@ struct FakePhysicalDevice {
         {.drmFormatModifier = 0,
          .drmFormatModifierPlaneCount = 1,
          .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}}};
+    /// Those of one format, where they are others.
+    std::map<VkFormat, std::vector<VkDrmFormatModifierPropertiesEXT>> modifiers_of;
     /// What it adds of them in VkDrmFormatModifierPropertiesList2EXT; like lavapipe, nothing.
     std::vector<VkDrmFormatModifierProperties2EXT> modifiers_2;
     VkExtent2D max_extent{16384, 16384};
@@ -90,10 +92,12 @@ struct FakeImageRequest {
     VkExternalMemoryHandleTypeFlags handle_types;
     std::vector<std::uint64_t> modifiers;
     std::vector<VkSubresourceLayout> planes; // of the explicit create info
+    std::vector<VkFormat> view_formats;
 };
 struct FakeView {
     VkImageViewCreateInfo info; // its pointers are dead
     VkSamplerYcbcrConversion conversion;
+    VkImageUsageFlags usage; // its own, 0 for the image's
 };
 struct FakeBufferRequest {
     VkBufferCreateInfo info; // its pointers are dead
@@ -219,6 +223,7 @@ private:
         bool disjoint = false;                      // images
         std::uint64_t modifier = 0;                 // images
         bool linear = false;                        // images: VK_IMAGE_TILING_LINEAR
+        std::vector<VkFormat> view_formats = {};    // images: empty for any
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);

@@ -68,6 +68,47 @@ protected:
     FakeVulkan driver_;
 };
 
+TEST_F(VulkanCapsTest, SrgbViewsLimitTheModifiers) {
+    auto& gpu = driver_.devices[0];
+    gpu.modifiers.push_back({.drmFormatModifier = tiled,
+                             .drmFormatModifierPlaneCount = 1,
+                             .drmFormatModifierTilingFeatures = everything});
+    gpu.modifiers_of[VK_FORMAT_B8G8R8A8_SRGB] = {gpu.modifiers[1]};
+    const VulkanDevice device = wrap();
+    for (const auto& each : support(device))
+        EXPECT_TRUE(each.importable && each.exportable);
+    const auto caps = device.support(DRM_FORMAT_XRGB8888, {.usage = sampled, .srgb_views = true});
+    ASSERT_TRUE(caps) << caps.error().message();
+    ASSERT_EQ(caps->modifiers.size(), 2U);
+    EXPECT_FALSE(caps->modifiers[0].importable || caps->modifiers[0].exportable);
+    EXPECT_TRUE(caps->modifiers[1].importable && caps->modifiers[1].exportable);
+    const auto refused = [&](std::uint32_t format, const VulkanAttachInfo& how) {
+        const auto answer = device.support(format, how);
+        EXPECT_FALSE(answer);
+        return answer ? Errc::failed : answer.error().code;
+    };
+    EXPECT_EQ(refused(DRM_FORMAT_RGB565, {.usage = sampled, .srgb_views = true}),
+              Errc::unsupported);
+    EXPECT_EQ(
+        refused(DRM_FORMAT_XRGB8888, {.usage = VK_IMAGE_USAGE_STORAGE_BIT, .srgb_views = true}),
+        Errc::invalid_argument);
+    EXPECT_EQ(refused(DRM_FORMAT_XRGB8888, {.usage = sampled, .view = 0, .srgb_views = true}),
+              Errc::invalid_argument);
+}
+
+TEST_F(VulkanCapsTest, APartOfAFrameIsLinear) {
+    driver_.devices[0].modifiers.push_back({.drmFormatModifier = tiled,
+                                            .drmFormatModifierPlaneCount = 1,
+                                            .drmFormatModifierTilingFeatures = everything});
+    const VulkanDevice device = wrap();
+    EXPECT_EQ(support(device, DRM_FORMAT_GR88).size(), 2U);
+    const auto luma = support(device, DRM_FORMAT_YUYV, sampled, 0); // in the same VkFormat
+    ASSERT_EQ(luma.size(), 1U);
+    EXPECT_EQ(luma[0].modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+    EXPECT_TRUE(luma[0].importable);
+    EXPECT_EQ(support(device, DRM_FORMAT_XRGB8888, sampled, 0).size(), 2U) << "the frame itself";
+}
+
 TEST_F(VulkanCapsTest, TellsWhatTheDriverSaysOfEachModifier) {
     auto& gpu = driver_.devices[0];
     gpu.modifiers = {{.drmFormatModifier = DRM_FORMAT_MOD_LINEAR,
