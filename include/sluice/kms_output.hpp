@@ -46,6 +46,7 @@ struct KmsFlip {
 /// screen then, after the flip that is still to come: the kernel waits for that flip's in-fence.
 ///
 /// A frame on the screen, or on its way there or off it, is in use: `Frame::revoke` waits for it.
+/// One that another master has taken off meanwhile counts as shown until the next commit.
 ///
 /// Threads: one object belongs to one thread at a time. One that was moved from has no size and no
 /// formats, and refuses everything with `wrong_object`.
@@ -74,10 +75,19 @@ public:
     ///     message lists what it takes), no writeback connector, or a driver that takes no fences;
     ///   - `revoked`: the owner of a frame has taken it back;
     ///   - `wrong_object`: a fence or an output that was moved from;
-    ///   - `not_master`: another process holds the display;
+    ///   - `not_master`: another process holds the display. Nothing is lost by that: once master is
+    ///     back (drmSetMaster), the next commit sets mode and routing again, turns off what others
+    ///     left in the way, and goes on with the same framebuffers;
+    ///   - `device_lost`: the card has this output no more, as where a lease was revoked;
     ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit) noexcept;
+
+    /// Has the next commit set mode and routing again, as the first did: where somebody else may
+    /// have changed the screen and no commit has met `not_master` meanwhile, as after a VT switch
+    /// away and back, a suspend, or requests of your own. Costs nothing but that commit, which may
+    /// flicker.
+    void reroute() noexcept;
 
     /// The buffer that the kernel says is on the screen now, by its own reckoning: plane to
     /// framebuffer to memory. For checks and tools; a frame's way to the screen does not need it.

@@ -123,10 +123,14 @@ bool is_anonymous(const struct statx& status) noexcept {
     return (status.stx_mode & S_IFMT) == 0;
 }
 
-void take_back(int number, int original) noexcept {
+bool same_open_file(int one, int other) noexcept {
     const pid_t self = getpid();
-    const long order = syscall(SYS_kcmp, self, self, KCMP_FILE, number, original);
-    if (order == 0 || (order < 0 && fcntl(number, F_DUPFD_QUERY, original) == 1))
+    const long order = syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
+    return order == 0 || (order < 0 && fcntl(one, F_DUPFD_QUERY, other) == 1);
+}
+
+void take_back(int number, int original) noexcept {
+    if (same_open_file(number, original))
         close(number);
 }
 

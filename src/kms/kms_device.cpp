@@ -18,17 +18,42 @@ namespace sluice {
 
 namespace {
 
-std::string driver_of(int fd) {
-    const DrmVersion version(drmGetVersion(fd));
-    return version ? std::string(version->name, static_cast<std::size_t>(version->name_len))
-                   : std::string();
+/// What \p capability says, or \p otherwise where the driver does not know it.
+std::uint64_t ask(int fd, std::uint64_t capability, std::uint64_t otherwise = 0) {
+    std::uint64_t value = 0;
+    return drmGetCap(fd, capability, &value) == 0 ? value : otherwise;
+}
+
+/// drm/drm.h's DRM_CAP_ATOMIC_ASYNC_PAGE_FLIP, which older libdrm lack.
+constexpr std::uint64_t atomic_async_page_flip = 0x15;
+
+KmsDeviceCaps caps_of(int fd, bool writeback) {
+    KmsDeviceCaps caps{.modifiers = ask(fd, DRM_CAP_ADDFB2_MODIFIERS) != 0,
+                       .writeback = writeback,
+                       .async_flips = ask(fd, atomic_async_page_flip) != 0,
+                       .monotonic_timestamps = ask(fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0,
+                       .events_name_crtc = ask(fd, DRM_CAP_CRTC_IN_VBLANK_EVENT) != 0,
+                       .syncobjs = ask(fd, DRM_CAP_SYNCOBJ) != 0,
+                       .syncobj_timelines = ask(fd, DRM_CAP_SYNCOBJ_TIMELINE) != 0};
+    caps.cursor_width =
+        static_cast<std::uint32_t>(ask(fd, DRM_CAP_CURSOR_WIDTH, caps.cursor_width));
+    caps.cursor_height =
+        static_cast<std::uint32_t>(ask(fd, DRM_CAP_CURSOR_HEIGHT, caps.cursor_height));
+    if (const DrmResources limits{drmModeGetResources(fd)}) {
+        caps.min_width = limits->min_width;
+        caps.min_height = limits->min_height;
+        caps.max_width = limits->max_width;
+        caps.max_height = limits->max_height;
+    }
+    return caps;
 }
 
 } // namespace
 
-std::string describe(const KmsDevice::State& device) {
-    return device.driver + ", " + sys::describe_fd(device.fd.get());
-}
+KmsDevice::State::State(std::shared_ptr<KmsFile> wrapped, const KmsDeviceCaps& can,
+                        const KmsDeviceInfo& info)
+    : file(std::move(wrapped)), caps(can), device(sys::device_of_fd(file->fd())),
+      framebuffers(info.idle_framebuffers) {}
 
 std::vector<KmsCard> kms_cards() noexcept {
     constexpr std::string_view prefix = "card";
@@ -44,7 +69,7 @@ std::vector<KmsCard> kms_cards() noexcept {
             continue;
         const UniqueFd fd(::open(entry->path().c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY));
         found.emplace_back(std::stoul(std::string(number)),
-                           KmsCard{entry->path(), fd ? driver_of(fd.get()) : std::string()});
+                           KmsCard{entry->path(), fd ? kms_driver_of(fd.get()) : std::string()});
     }
     std::ranges::sort(found, {}, [](const auto& each) { return each.first; });
     std::vector<KmsCard> cards;
@@ -54,58 +79,54 @@ std::vector<KmsCard> kms_cards() noexcept {
     return cards;
 }
 
-KmsDevice::KmsDevice(std::shared_ptr<const State> state) noexcept : state_(std::move(state)) {}
+KmsDevice::KmsDevice(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
-Result<KmsDevice> KmsDevice::wrap(int fd) noexcept {
+Result<KmsDevice> KmsDevice::wrap(int fd, const KmsDeviceInfo& info) noexcept {
     constexpr const char* operation = "KmsDevice::wrap";
-    auto copy = UniqueFd::duplicate(fd);
-    if (!copy)
-        return tl::unexpected(std::move(copy.error()));
-    std::string driver = driver_of(copy->get());
-    if (driver.empty())
-        return tl::unexpected(Error{.code = Errc::wrong_object,
-                                    .operation = operation,
-                                    .object = sys::describe_fd(fd),
-                                    .problem = "is not a DRM card",
-                                    .remedy = "Open a /dev/dri/card* node, or pass a DRM lease"});
+    auto wrapped = KmsFile::of(fd, operation);
+    if (!wrapped)
+        return tl::unexpected(std::move(wrapped.error()));
+    const int card = (*wrapped)->fd();
     const auto refuse = [&](std::string problem, std::string remedy) {
         return tl::unexpected(Error{.code = Errc::unsupported,
                                     .operation = operation,
-                                    .object = driver + ", " + sys::describe_fd(fd),
+                                    .object = (*wrapped)->driver() + ", " + sys::describe_fd(fd),
                                     .problem = std::move(problem),
                                     .remedy = std::move(remedy)});
     };
     // Atomic implies universal planes.
-    if (drmSetClientCap(copy->get(), DRM_CLIENT_CAP_ATOMIC, 1) != 0)
+    if (drmSetClientCap(card, DRM_CLIENT_CAP_ATOMIC, 1) != 0)
         return refuse("has no atomic modesetting: " + sys::errno_text(errno),
                       "Use a card with a display engine and an atomic driver");
-    const bool writeback =
-        drmSetClientCap(copy->get(), DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1) == 0;
-    std::uint64_t prime = 0;
-    if (drmGetCap(copy->get(), DRM_CAP_PRIME, &prime) != 0 || (prime & DRM_PRIME_CAP_IMPORT) == 0)
+    const bool writeback = drmSetClientCap(card, DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1) == 0;
+    if ((ask(card, DRM_CAP_PRIME) & DRM_PRIME_CAP_IMPORT) == 0)
         return refuse("imports no dma-bufs (DRM_CAP_PRIME)", "Use a card whose driver does");
-    std::uint64_t modifiers = 0;
-    if (drmGetCap(copy->get(), DRM_CAP_ADDFB2_MODIFIERS, &modifiers) != 0)
-        modifiers = 0;
-    return KmsDevice(std::make_shared<const State>(std::move(*copy), std::move(driver),
-                                                   modifiers != 0, writeback));
+    return KmsDevice(std::make_shared<State>(std::move(*wrapped), caps_of(card, writeback), info));
 }
 
-Result<KmsDevice> KmsDevice::open(const std::string& path) noexcept {
+Result<KmsDevice> KmsDevice::open(const std::string& path, const KmsDeviceInfo& info) noexcept {
     const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY));
     if (!fd)
         return tl::unexpected(
             sys::failed_call(errno, "KmsDevice::open", path, "cannot be opened",
                              "Pass a /dev/dri/card* node; its group is often 'video'"));
-    return wrap(fd.get());
+    return wrap(fd.get(), info);
 }
 
 const std::string& KmsDevice::driver() const noexcept {
-    return state_->driver;
+    return state_->file->driver();
+}
+
+const std::string& KmsDevice::device() const noexcept {
+    return state_->device;
+}
+
+const KmsDeviceCaps& KmsDevice::caps() const noexcept {
+    return state_->caps;
 }
 
 bool KmsDevice::is_master() const noexcept {
-    return drmIsMaster(state_->fd.get()) != 0;
+    return drmIsMaster(state_->file->fd()) != 0;
 }
 
 } // namespace sluice

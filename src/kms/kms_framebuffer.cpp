@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <sluice/kms_device.hpp>
+#include <sluice/kms_framebuffer.hpp>
 
 #include <algorithm>
 #include <array>
@@ -22,7 +22,8 @@ namespace {
 constexpr const char* operation = "KmsDevice::attach";
 
 std::string describe(const Frame& frame, const KmsDevice::State& device) {
-    return describe(frame.layout()) + ", " + describe(frame.buffer()) + " on " + describe(device);
+    return describe(frame.layout()) + ", " + describe(frame.buffer()) + " on " +
+           describe(*device.file);
 }
 
 /// Whether the card says by \p error that it does not import such a buffer.
@@ -55,7 +56,7 @@ Error add_refused(int error, const Frame& frame, const KmsDevice::State& device)
         sys::failed_call(error, operation, describe(frame, device),
                          "the card makes no framebuffer of it (DRM_IOCTL_MODE_ADDFB2)",
                          "Keep to the card's limits, and align the stride to 256 bytes");
-    const int fd = device.fd.get();
+    const int fd = device.file->fd();
     const auto formats = shown_formats(fd);
     if (!formats.empty() && !formats.contains(frame.layout().format)) {
         std::string names;
@@ -64,36 +65,48 @@ Error add_refused(int error, const Frame& frame, const KmsDevice::State& device)
         failure.code = Errc::unsupported;
         failure.problem += "; its planes take " + names;
         failure.remedy = "Allocate the frame in one of these formats";
-    } else if (const DrmResources limits{drmModeGetResources(fd)}) {
-        failure.problem += "; its limits are " + std::to_string(limits->min_width) + "x" +
-                           std::to_string(limits->min_height) + " to " +
-                           std::to_string(limits->max_width) + "x" +
-                           std::to_string(limits->max_height) + " pixels";
+    } else {
+        const KmsDeviceCaps& limits = device.caps;
+        failure.problem += "; its limits are " + std::to_string(limits.min_width) + "x" +
+                           std::to_string(limits.min_height) + " to " +
+                           std::to_string(limits.max_width) + "x" +
+                           std::to_string(limits.max_height) + " pixels";
     }
     return failure;
 }
 
-/// A frame's buffers in the card, each for as long as a framebuffer is being made of it. The kernel
-/// gives one handle for one buffer however often it is imported, and does not count it, so each is
-/// closed once.
+/// Whether the card would say the same of the same frame next time.
+bool is_for_good(const Error& refusal) {
+    switch (refusal.sys_errno) {
+    case 0: // our own: what it does not take was asked when it was wrapped
+    case ENODEV:
+    case EINVAL:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case ERANGE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/// A frame's buffers in the card, each for as long as a framebuffer is being made of it.
 class Handles {
 public:
-    explicit Handles(int card) noexcept : card_(card) {}
+    explicit Handles(KmsFile& card) noexcept : card_(card) {}
     Handles(const Handles&) = delete;
     Handles& operator=(const Handles&) = delete;
     ~Handles() {
         for (std::uint32_t i = 0; i < count_; ++i)
-            if (std::find(handles_.begin(), handles_.begin() + i, handles_[i]) ==
-                handles_.begin() + i)
-                drmCloseBufferHandle(card_, handles_[i]);
+            card_.release(handles_[i]);
     }
 
     /// \returns 0 or an errno.
-    [[nodiscard]] int import(int fd) noexcept {
-        if (drmPrimeFDToHandle(card_, fd, &handles_[count_]) != 0)
-            return errno;
-        ++count_;
-        return 0;
+    [[nodiscard]] int import(int fd) {
+        const int error = card_.import(fd, handles_[count_]);
+        if (error == 0)
+            ++count_;
+        return error;
     }
 
     [[nodiscard]] std::uint32_t operator[](std::uint32_t buffer) const noexcept {
@@ -101,7 +114,7 @@ public:
     }
 
 private:
-    int card_;
+    KmsFile& card_;
     std::array<std::uint32_t, max_planes> handles_{};
     std::uint32_t count_ = 0;
 };
@@ -116,61 +129,27 @@ struct Attaching {
     const Frame& frame;
 };
 
-} // namespace
-
-KmsFramebuffer::State::~State() {
-    drmModeRmFB(device->fd.get(), id); // takes it off every screen, and waits for that
-    for (unsigned i = 0; i < left_behind; ++i)
-        FrameUse::end(frame);
-}
-
-KmsFramebuffer::KmsFramebuffer(std::shared_ptr<const State> state) noexcept
-    : state_(std::move(state)) {}
-
-std::uint32_t KmsFramebuffer::id() const noexcept {
-    return state_->id;
-}
-
-const Frame& KmsFramebuffer::frame() const noexcept {
-    return state_->frame;
-}
-
-Result<bool> KmsDevice::imports(const DmaBuf& sample) const noexcept {
-    const std::lock_guard lock(state_->handles);
-    const int error = Handles(state_->fd.get()).import(sample.fd());
-    if (error != 0 && !does_not_import(error))
-        return tl::unexpected(sys::failed_call(
-            error, "KmsDevice::imports", describe(sample) + " on " + sluice::describe(*state_),
-            "the import could not be tried (DRM_IOCTL_PRIME_FD_TO_HANDLE)",
-            "Close what is no longer used, and try again"));
-    return error == 0;
-}
-
-Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
-    const int fd = state_->fd.get();
+/// \returns the kernel's number of the new framebuffer, or the refusal.
+Result<std::uint32_t> add(const KmsDevice::State& device, const Frame& frame) {
     const FrameLayout& layout = frame.layout();
 
     // INVALID is a layout that only the driver knows which made the buffer, and a card that is told
     // no modifier takes the buffer for LINEAR.
     if (layout.modifier == DRM_FORMAT_MOD_INVALID ||
-        (layout.modifier != DRM_FORMAT_MOD_LINEAR && !state_->takes_modifiers))
+        (layout.modifier != DRM_FORMAT_MOD_LINEAR && !device.caps.modifiers))
         return tl::unexpected(
             Error{.code = Errc::unsupported,
                   .operation = operation,
-                  .object = describe(frame, *state_),
+                  .object = describe(frame, device),
                   .problem = layout.modifier == DRM_FORMAT_MOD_INVALID
                                  ? "modifier INVALID does not tell the card how the pixels lie"
                                  : "the card takes no modifiers, so LINEAR frames only",
                   .remedy = "Allocate the frame LINEAR"});
 
-    if (auto used = FrameUse::begin(frame, operation); !used)
-        return tl::unexpected(std::move(used.error()));
-    const Attaching attaching{frame};
-    const std::lock_guard lock(state_->handles);
-    Handles imported(fd);
+    Handles imported(*device.file);
     for (const DmaBuf& buffer : frame.buffers())
         if (const int error = imported.import(buffer.fd()); error != 0)
-            return tl::unexpected(import_refused(error, frame, *state_));
+            return tl::unexpected(import_refused(error, frame, device));
     // Entries beyond the planes are zero (drm_mode.h).
     std::array<std::uint32_t, max_planes> handles{}, pitches{}, offsets{};
     std::array<std::uint64_t, max_planes> modifiers{};
@@ -180,19 +159,108 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
         offsets[i] = layout.planes[i].offset;
         modifiers[i] = layout.modifier;
     }
+    const int fd = device.file->fd();
     std::uint32_t id = 0;
     const int refused =
-        state_->takes_modifiers
+        device.caps.modifiers
             ? drmModeAddFB2WithModifiers(fd, layout.width, layout.height, layout.format,
                                          handles.data(), pitches.data(), offsets.data(),
                                          modifiers.data(), &id, DRM_MODE_FB_MODIFIERS)
             : drmModeAddFB2(fd, layout.width, layout.height, layout.format, handles.data(),
                             pitches.data(), offsets.data(), &id, 0);
-    const int error = errno;
     // The framebuffer holds the memory by itself from here on, and the handles go.
     if (refused != 0)
-        return tl::unexpected(add_refused(error, frame, *state_));
-    return KmsFramebuffer(std::make_shared<const KmsFramebuffer::State>(state_, id, frame));
+        return tl::unexpected(add_refused(errno, frame, device));
+    return id;
+}
+
+} // namespace
+
+KmsFramebuffer::State::State(std::shared_ptr<KmsFile> in, const Frame& of,
+                             std::uint32_t number) noexcept
+    : file(std::move(in)), frame(of), id(number) {
+    FrameUse::attached(frame);
+}
+
+KmsFramebuffer::State::State(std::shared_ptr<KmsFile> in, const Frame& of, Error&& why) noexcept
+    : file(std::move(in)), frame(of), refusal(std::move(why)) {
+    FrameUse::attached(frame);
+}
+
+KmsFramebuffer::State::~State() {
+    if (!left_behind_.empty())
+        file->remove_framebuffer(id);
+    else if (!refusal)
+        file->close_framebuffer(id); // it has left every screen that we know of
+    for (const Frame& each : left_behind_)
+        FrameUse::end(each);
+    FrameUse::detached(frame);
+}
+
+void KmsFramebuffer::State::leave_behind(const Frame& shown) const {
+    const std::lock_guard lock(left_lock_);
+    left_behind_.push_back(shown);
+}
+
+KmsFramebuffer::KmsFramebuffer(std::shared_ptr<const State> state, const Frame& frame) noexcept
+    : state_(std::move(state)), frame_(frame) {}
+
+std::uint32_t KmsFramebuffer::id() const noexcept {
+    return state_->id;
+}
+
+const Frame& KmsFramebuffer::frame() const noexcept {
+    return frame_;
+}
+
+Result<bool> KmsDevice::imports(const DmaBuf& sample) const noexcept {
+    const int error = Handles(*state_->file).import(sample.fd());
+    if (error != 0 && !does_not_import(error))
+        return tl::unexpected(sys::failed_call(
+            error, "KmsDevice::imports", describe(sample) + " on " + describe(*state_->file),
+            "the import could not be tried (DRM_IOCTL_PRIME_FD_TO_HANDLE)",
+            "Close what is no longer used, and try again"));
+    return error == 0;
+}
+
+Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
+    const auto outcome =
+        [&](std::shared_ptr<const KmsFramebuffer::State>&& found) -> Result<KmsFramebuffer> {
+        if (found->refusal)
+            return tl::unexpected(*found->refusal);
+        return KmsFramebuffer(std::move(found), frame);
+    };
+    if (frame.revoked())
+        return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto known = state_->framebuffers.find(frame, {})) {
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            const Attaching attaching{frame};
+            FrameUse::watch(frame, state_->weak_from_this());
+        }
+        return outcome(std::move(known));
+    }
+    if (auto used = FrameUse::begin(frame, operation); !used)
+        return tl::unexpected(std::move(used.error()));
+    const Attaching attaching{frame};
+    auto added = add(*state_, frame);
+    if (!added && !is_for_good(added.error()))
+        return tl::unexpected(std::move(added.error()));
+    FrameUse::watch(frame, state_->weak_from_this());
+    using Made = const KmsFramebuffer::State;
+    return outcome(state_->framebuffers.insert(
+        {}, added ? std::make_shared<Made>(state_->file, frame, *added)
+                  : std::make_shared<Made>(state_->file, frame, std::move(added.error()))));
+}
+
+void KmsDevice::forget_refusals() const noexcept {
+    state_->framebuffers.drop_where([](const auto& each) { return each->refusal.has_value(); });
+}
+
+void KmsDevice::drop_idle_framebuffers() const noexcept {
+    state_->framebuffers.drop_idle();
 }
 
 } // namespace sluice

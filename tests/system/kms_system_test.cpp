@@ -9,10 +9,13 @@
 
 #include <drm_fourcc.h>
 #include <fcntl.h>
+#include <xf86drm.h>
+#include <xf86drmMode.h>
 
 #include <sluice/cpu_access.hpp>
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
+#include <sluice/kms_resources.hpp>
 
 #include "support/allocations.hpp"
 #include "support/open_fds.hpp"
@@ -304,6 +307,152 @@ TEST_F(KmsSystemTest, WithoutMasterTheScreenIsSomebodyElses) {
     }
 }
 
+/// Another session that takes the screen: a mode of its own, and an overlay on top.
+void take_over(int fd) {
+    ASSERT_EQ(drmSetMaster(fd), 0) << strerror(errno);
+    const KmsDevice device = *KmsDevice::wrap(fd);
+    KmsOutput output = *device.find_output({.width = 1024, .height = 768});
+    const KmsFramebuffer framebuffer = *device.attach(make_frame(1024, 768));
+    auto flip = output.commit({.framebuffer = &framebuffer});
+    ASSERT_TRUE(flip) << flip.error().message();
+    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    const KmsResources all = *device.resources();
+    std::uint32_t crtc = 0;
+    for (const KmsConnector& each : all.connectors)
+        crtc = each.crtc != 0 ? each.crtc : crtc;
+    const std::uint32_t overlay = all.planes_of(crtc, KmsPlaneType::overlay)[0]->id;
+    // The overlay stays on: closing a framebuffer turns nothing off.
+    const KmsFramebuffer cover = *device.attach(make_frame(64, 64));
+    ASSERT_EQ(drmModeSetPlane(fd, overlay, crtc, cover.id(), 0, 8, 8, 64, 64, 0, 0, 64U << 16U,
+                              64U << 16U),
+              0)
+        << strerror(errno);
+}
+
+/// Loses the screen to another session and gets it back.
+class KmsMasterSystemTest : public KmsSystemTest {
+protected:
+    void SetUp() override {
+        KmsSystemTest::SetUp();
+        file = UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+        other = UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+        first = make_frame(width, height);
+        second = make_frame(width, height);
+        paint(*first, 1);
+        paint(*second, 2);
+        screen.emplace(*KmsDevice::wrap(file.get()));
+        screen->show(*screen->card.attach(*first));
+        id = screen->card.attach(*second)->id();
+    }
+    void TearDown() override {
+        screen.reset();
+        first.reset();
+        second.reset();
+        file.reset();
+        other.reset();
+        KmsSystemTest::TearDown();
+    }
+    void lose() const { ASSERT_EQ(drmDropMaster(file.get()), 0) << strerror(errno); }
+    void lose_to_another() const {
+        lose();
+        take_over(other.get());
+        ASSERT_EQ(drmDropMaster(other.get()), 0) << strerror(errno);
+    }
+    void regain() const { ASSERT_EQ(drmSetMaster(file.get()), 0) << strerror(errno); }
+    void expect_that_it_is_ours() {
+        const KmsFramebuffer framebuffer = *screen->card.attach(*second);
+        EXPECT_EQ(framebuffer.id(), id) << "it was made anew";
+        screen->show(framebuffer);
+        EXPECT_EQ(differing_pixels(*second, screen->capture), 0U);
+    }
+
+    UniqueFd file, other;
+    std::optional<Frame> first, second;
+    std::optional<Screen> screen;
+    std::uint32_t id = 0; // of the second's framebuffer
+};
+
+TEST_F(KmsMasterSystemTest, WhatWasRefusedMeanwhileWorksOnceMasterIsBack) {
+    const KmsFramebuffer framebuffer = *screen->card.attach(*second);
+    lose();
+    EXPECT_FALSE(screen->card.is_master());
+    const auto refused = screen->commit(framebuffer);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::not_master) << refused.error().message();
+    EXPECT_NE(refused.error().remedy.find("drmSetMaster"), std::string::npos);
+    take_over(other.get());
+    EXPECT_EQ(screen->commit(framebuffer).error().code, Errc::not_master);
+    ASSERT_EQ(drmDropMaster(other.get()), 0);
+    regain();
+    expect_that_it_is_ours();
+}
+
+TEST_F(KmsMasterSystemTest, ATestThatWasRefusedIsRememberedToo) {
+    const KmsFramebuffer framebuffer = *screen->card.attach(*second);
+    lose_to_another();
+    EXPECT_EQ(screen->output.test({.framebuffer = &framebuffer}).error().code, Errc::not_master);
+    regain();
+    expect_that_it_is_ours();
+}
+
+TEST_F(KmsMasterSystemTest, WhoMetNoRefusalReroutes) {
+    lose_to_another();
+    regain();
+    const KmsFramebuffer framebuffer = *screen->card.attach(*second);
+    EXPECT_FALSE(screen->output.test({.framebuffer = &framebuffer}))
+        << "the plane was turned off meanwhile: this shows nothing";
+    screen->output.reroute();
+    expect_that_it_is_ours();
+}
+
+/// The parts of an output that can be captured, for a lease.
+std::vector<std::uint32_t> parts_of(const KmsResources& all) {
+    for (const KmsConnector& each : all.connectors)
+        if (each.is_writeback())
+            for (const KmsConnector& screen : all.connectors)
+                if (!screen.is_writeback() && screen.crtcs == each.crtcs)
+                    return {screen.id, each.id, each.crtcs[0],
+                            all.planes_of(each.crtcs[0], KmsPlaneType::primary)[0]->id};
+    return {};
+}
+
+TEST_F(KmsSystemTest, ALeaseIsACardOfItsOwnUntilItIsRevoked) {
+    const UniqueFd lessor(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const KmsDevice owner = *KmsDevice::wrap(lessor.get());
+    const KmsResources all = *owner.resources();
+    const auto parts = parts_of(all);
+    ASSERT_EQ(parts.size(), 4U);
+    std::uint32_t lessee = 0;
+    const UniqueFd lease(drmModeCreateLease(lessor.get(), parts.data(), 4, O_CLOEXEC, &lessee));
+    ASSERT_TRUE(lease) << strerror(errno);
+    auto leased = KmsDevice::wrap(lease.get());
+    ASSERT_TRUE(leased) << leased.error().message();
+    EXPECT_TRUE(leased->is_master());
+    const auto seen = leased->resources();
+    ASSERT_TRUE(seen) << seen.error().message();
+    EXPECT_EQ(seen->connectors.size(), 2U);
+    EXPECT_EQ(seen->planes.size(), 1U);
+    EXPECT_GT(all.planes.size(), 1U);
+
+    Screen screen(*leased);
+    const Frame frame = make_frame(width, height);
+    paint(frame, 1);
+    const KmsFramebuffer framebuffer = *leased->attach(frame);
+    screen.show(framebuffer);
+    EXPECT_EQ(differing_pixels(frame, screen.capture), 0U);
+
+    ASSERT_EQ(drmModeRevokeLease(lessor.get(), lessee), 0) << strerror(errno);
+    const auto refused = screen.commit(framebuffer);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::device_lost) << refused.error().message();
+    EXPECT_NE(refused.error().remedy.find("lease"), std::string::npos);
+    const auto none = leased->find_output({});
+    ASSERT_FALSE(none);
+    EXPECT_EQ(none.error().code, Errc::unsupported);
+    EXPECT_NE(none.error().problem.find("no connectors"), std::string::npos)
+        << none.error().message();
+}
+
 TEST_F(KmsSystemTest, ACardThatImportsNoForeignBuffersSaysTheWayOut) {
     const std::string virtio = test::card_of("virtio_gpu");
     SLUICE_REQUIRES(!virtio.empty(), "no virtio_gpu card");
@@ -361,7 +510,10 @@ TEST_F(KmsSystemTest, AFrameThatIsBeingReplacedStaysUntilItHasLeftTheScreen) {
     timeline.advance(1);
     ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
     ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
+    screen.card.drop_idle_framebuffers();
+    EXPECT_TRUE(is_held_here(inode)) << "as far as the output knows it is on its way";
     screen.show(*screen.card.attach(second));
+    screen.card.drop_idle_framebuffers();
     EXPECT_FALSE(is_held_here(inode)) << "it has left the screen";
 }
 
@@ -445,12 +597,10 @@ TEST_F(KmsSystemTest, AnAttachmentThatGoesLeavesNothingInTheCard) {
     {
         const Frame frame = make_frame(width, height);
         inode = frame.buffer().inode();
-        auto first = device.attach(frame);
-        auto second = device.attach(frame);
-        ASSERT_TRUE(first && second);
-        EXPECT_NE(first->id(), second->id());
+        ASSERT_TRUE(device.attach(frame));
         EXPECT_TRUE(kernel_has_buffer(inode));
     }
+    device.drop_idle_framebuffers();
     // The card's file is still open: a GEM handle or a framebuffer in it would hold the memory.
     EXPECT_FALSE(kernel_has_buffer(inode));
 }
