@@ -11,6 +11,33 @@
 
 namespace sluice {
 
+namespace {
+
+/// Whether two planes of one LINEAR image in one buffer share a byte. Rows of one may lie between
+/// those of the other, as where both chromas share a pitch. Strides of which neither is a multiple
+/// of the other count as sharing one sooner than they do.
+bool overlap(const FrameLayout& layout, const FormatInfo& format, std::uint32_t one,
+             std::uint32_t other) {
+    const FramePlane& a = layout.planes[one];
+    const FramePlane& b = layout.planes[other];
+    if (a.buffer != b.buffer || a.stride == 0 || b.stride == 0) // no stride is refused elsewhere
+        return false;
+    const std::uint64_t row_a = format.planes[one].row_bytes(layout.width);
+    const std::uint64_t row_b = format.planes[other].row_bytes(layout.width);
+    const auto end = [&](const FramePlane& plane, std::uint32_t index, std::uint64_t row) {
+        return plane.offset +
+               std::uint64_t{plane.stride} * (format.planes[index].rows(layout.height) - 1) + row;
+    };
+    if (end(a, one, row_a) <= b.offset || end(b, other, row_b) <= a.offset)
+        return false;
+    // Both as they lie within one period of the rows.
+    const std::uint64_t period = std::gcd(a.stride, b.stride);
+    const std::uint64_t from_a_to_b = (b.offset % period + period - a.offset % period) % period;
+    return from_a_to_b < row_a || period - from_a_to_b < row_b;
+}
+
+} // namespace
+
 tl::expected<LinearLayout, std::string> lay_out_linear(const FormatInfo& format,
                                                        const LinearRequest& request) noexcept {
     using std::to_string;
@@ -40,6 +67,18 @@ tl::expected<LinearLayout, std::string> lay_out_linear(const FormatInfo& format,
     }
     made.size = end;
     return made;
+}
+
+std::optional<std::pair<std::uint32_t, std::uint32_t>>
+overlapping_planes(const FrameLayout& layout) noexcept {
+    const FormatInfo* format = find_format(layout.format);
+    if (layout.modifier != DRM_FORMAT_MOD_LINEAR || format == nullptr)
+        return std::nullopt;
+    for (std::uint32_t i = 0; i < format->plane_count; ++i)
+        for (std::uint32_t before = 0; before < i; ++before)
+            if (overlap(layout, *format, before, i))
+                return std::pair{before, i};
+    return std::nullopt;
 }
 
 } // namespace sluice

@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <optional>
 #include <string>
 
 #include <drm_fourcc.h>
 
 #include "frame/frame_use.hpp"
+#include "frame/linear_layout.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
 #include "vulkan/vulkan_image_state.hpp"
@@ -76,45 +76,18 @@ tl::unexpected<Error> refuse(const Subject& subject, Errc code, std::string prob
 constexpr VkImageUsageFlags reading = VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_SAMPLED_BIT |
                                       VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT;
 
-/// Whether two planes of one LINEAR image in one buffer share a byte. Rows of one may lie between
-/// those of the other, as where both chromas share a pitch. Strides of which neither is a multiple
-/// of the other count as sharing one sooner than they do.
-bool planes_overlap(const FrameLayout& layout, const FormatInfo& format, std::uint32_t one,
-                    std::uint32_t other) {
-    const FramePlane& a = layout.planes[one];
-    const FramePlane& b = layout.planes[other];
-    if (a.buffer != b.buffer)
-        return false;
-    const std::uint64_t row_a = format.planes[one].row_bytes(layout.width);
-    const std::uint64_t row_b = format.planes[other].row_bytes(layout.width);
-    const auto end = [&](const FramePlane& plane, std::uint32_t index, std::uint64_t row) {
-        return plane.offset +
-               std::uint64_t{plane.stride} * (format.planes[index].rows(layout.height) - 1) + row;
-    };
-    if (end(a, one, row_a) <= b.offset || end(b, other, row_b) <= a.offset)
-        return false;
-    // Both as they lie within one period of the rows.
-    const std::uint64_t period = std::gcd(a.stride, b.stride);
-    const std::uint64_t from_a_to_b = (b.offset % period + period - a.offset % period) % period;
-    return from_a_to_b < row_a || period - from_a_to_b < row_b;
-}
-
 /// Planes that lie on each other, which no driver need be asked about.
 Result<void> check_planes(const Subject& subject) {
-    const FrameLayout& layout = subject.frame.layout();
-    if (layout.modifier != DRM_FORMAT_MOD_LINEAR)
-        return {}; // only drivers know how it lies
-    const FormatInfo& format = *find_format(layout.format);
-    for (std::uint32_t i = 0; i < subject.plane_count; ++i)
-        for (std::uint32_t before = 0; before < i; ++before)
-            if (planes_overlap(layout, format, before, i))
-                return refuse(subject, Errc::invalid_argument,
-                              "plane " + std::to_string(i) + " at offset " +
-                                  std::to_string(layout.planes[i].offset) + " overlaps plane " +
-                                  std::to_string(before) + " at offset " +
-                                  std::to_string(layout.planes[before].offset),
-                              "Pass the offsets that the exporter tells");
-    return {};
+    const auto both = overlapping_planes(subject.frame.layout());
+    if (!both)
+        return {};
+    const auto& planes = subject.frame.layout().planes;
+    return refuse(subject, Errc::invalid_argument,
+                  "plane " + std::to_string(both->second) + " at offset " +
+                      std::to_string(planes[both->second].offset) + " overlaps plane " +
+                      std::to_string(both->first) + " at offset " +
+                      std::to_string(planes[both->first].offset),
+                  "Pass the offsets that the exporter tells");
 }
 
 /// What the driver says of the frame's modifier, where it takes the frame.

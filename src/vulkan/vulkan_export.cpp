@@ -12,6 +12,7 @@
 
 #include <drm_fourcc.h>
 
+#include "frame/linear_layout.hpp"
 #include "frame/linear_plan.hpp"
 #include "frame/multiples.hpp"
 #include "frame/spec_fit.hpp"
@@ -209,6 +210,14 @@ Result<FrameLayout> layout_of(const Order& order, const VulkanModifierCaps& take
         layout.planes[i] = {.offset = static_cast<std::uint32_t>(where.offset),
                             .stride = static_cast<std::uint32_t>(where.rowPitch)};
     }
+    if (const auto both = overlapping_planes(layout))
+        return refuse(order, Errc::unsupported,
+                      "the driver says that planes " + std::to_string(both->first) + " and " +
+                          std::to_string(both->second) + " lie at offsets " +
+                          std::to_string(layout.planes[both->first].offset) + " and " +
+                          std::to_string(layout.planes[both->second].offset) +
+                          ", where they overlap",
+                      "Enable VK_EXT_image_drm_format_modifier, or use another format");
     return layout;
 }
 

@@ -132,6 +132,19 @@ TEST_F(VulkanExportTest, APlanesNumbersMustFit32BitsAndTheBuffer) {
     }
 }
 
+TEST_F(VulkanExportTest, PlanesThatTheDriverPutsOnEachOtherAreNoFrame) {
+    driver_.devices[0].modifiers = {{linear, 2, everything}};
+    const VulkanDevice device = wrap();
+    // lavapipe does so where it has no modifiers.
+    driver_.further_planes = {{.offset = 0, .rowPitch = 64}};
+    expect_refused(make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT, DRM_FORMAT_NV12), Errc::unsupported,
+                   {"planes 0 and 1", "overlap"});
+    EXPECT_EQ(driver_.living(), Kinds{});
+    driver_.further_planes = {{.offset = 4096, .rowPitch = 0}};
+    expect_refused(make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT, DRM_FORMAT_NV12),
+                   Errc::invalid_argument, {"stride of 0"});
+}
+
 TEST_F(VulkanExportTest, ExportsFormatsOfSeveralPlanesWhereTheDriverHasThem) {
     driver_.devices[0].modifiers = {{linear, 2, everything}};
     const VulkanDevice device = wrap();
