@@ -125,6 +125,7 @@ public:
 private:
     template <typename Ours, typename Theirs>
     void run(benchmark::State& state, const Row& row, Ours& ours, Theirs& theirs) {
+        sluice::test::count_allocations(false);
         const long warm = batch_size(ours, options_.batch);
         // Of one length, or of the faster's own where a batch of it would be all clock.
         const long size = batch_size(theirs, options_.batch);
@@ -154,6 +155,7 @@ private:
             failed(row);
             return;
         }
+        sluice::test::count_allocations(true);
         const std::size_t before = sluice::test::allocations();
         benchmark::DoNotOptimize(ours());
         const std::size_t allocations = sluice::test::allocations() - before;

@@ -123,6 +123,11 @@ bool is_anonymous(const struct statx& status) noexcept {
     return (status.stx_mode & S_IFMT) == 0;
 }
 
+bool strict_by_environment() noexcept {
+    const char* value = std::getenv("SLUICE_STRICT");
+    return value != nullptr && std::string_view(value) == "1";
+}
+
 bool same_open_file(int one, int other) noexcept {
     const pid_t self = getpid();
     const long order = syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);

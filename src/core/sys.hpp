@@ -70,6 +70,9 @@ namespace sluice::sys {
 /// that anybody mounts has any.
 [[nodiscard]] bool is_anonymous(const struct statx& status) noexcept;
 
+/// Whether SLUICE_STRICT asks for checks that find mistakes of the program, and cost time.
+[[nodiscard]] bool strict_by_environment() noexcept;
+
 /// Whether two fds are the same open file (kcmp(2)), so duplicates of one another. False also where
 /// a sandbox does not let that be asked.
 [[nodiscard]] bool same_open_file(int one, int other) noexcept;

@@ -175,8 +175,9 @@ Result<void> bind(const VulkanMemoryPurpose& purpose, const VulkanMemory& memory
 }
 
 Result<void> import(const Order& order, const DmaBuf& buffer, Handles& into) {
-    if (auto same = check_identity(buffer, order.purpose); !same)
-        return same;
+    if (order.driver.strict)
+        if (auto same = check_identity(buffer, order.purpose); !same)
+            return same;
     const auto needs = create(order, into);
     if (!needs)
         return tl::unexpected(needs.error());

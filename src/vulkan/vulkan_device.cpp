@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/sys.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 
 namespace sluice {
@@ -133,6 +134,7 @@ Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
     driver->info = info;
     driver->info.extensions = {};
     driver->owner = std::move(owner);
+    driver->strict = sys::strict_by_environment();
 
     VkExternalSemaphoreFeatureFlags fences = 0;
     if (enabled(info, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME))

@@ -145,10 +145,18 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
                       "Allocate " + std::to_string(size - buffer.size()) +
                           " bytes more: drivers may read past the last row");
 
+    // The driver takes the fd where the import succeeds, so it gets a duplicate. Made first it also
+    // tells of a fd that was closed before the driver would.
+    auto copy = UniqueFd::duplicate(buffer.fd());
+    if (!copy) {
+        copy.error().operation = purpose.operation;
+        copy.error().object = describe(buffer) + ", for " + purpose.object();
+        return tl::unexpected(std::move(copy.error()));
+    }
     VkMemoryFdPropertiesKHR may{};
     may.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR;
     VkResult result =
-        driver.vk.GetMemoryFdPropertiesKHR(driver.info.device, dma_buf, buffer.fd(), &may);
+        driver.vk.GetMemoryFdPropertiesKHR(driver.info.device, dma_buf, copy->get(), &may);
     if (result != VK_SUCCESS)
         return refuse_vk(purpose, result,
                          "the driver cannot use " + describe(buffer) +
@@ -167,12 +175,6 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
                 " and " + describe(buffer),
             "Allocate the frame with another exporter, or have the GPU export it");
 
-    // The driver takes the fd where the import succeeds, so it gets a duplicate.
-    auto copy = UniqueFd::duplicate(buffer.fd());
-    if (!copy) {
-        copy.error().operation = purpose.operation;
-        return tl::unexpected(std::move(copy.error()));
-    }
     const VkImportMemoryFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
                                          .pNext = nullptr,
                                          .handleType = dma_buf,

@@ -12,13 +12,14 @@ namespace {
 std::atomic<std::size_t> count = 0;
 std::atomic<std::size_t> freed = 0;
 std::atomic<std::ptrdiff_t> bytes = 0;
+std::atomic<bool> counting = true;
 
 std::ptrdiff_t size_of(void* memory) noexcept {
     return static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
 }
 
 void give_back(void* memory) noexcept {
-    if (memory != nullptr) {
+    if (memory != nullptr && counting.load(std::memory_order_relaxed)) {
         freed.fetch_add(1, std::memory_order_relaxed);
         bytes.fetch_sub(size_of(memory), std::memory_order_relaxed);
     }
@@ -29,8 +30,10 @@ void give_back(void* memory) noexcept {
 
 // Replaced for the whole program; the other forms come down to these, or are pairs of their own.
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-    count.fetch_add(1, std::memory_order_relaxed);
     void* memory = std::malloc(size == 0 ? 1 : size);
+    if (!counting.load(std::memory_order_relaxed))
+        return memory;
+    count.fetch_add(1, std::memory_order_relaxed);
     if (memory != nullptr)
         bytes.fetch_add(size_of(memory), std::memory_order_relaxed);
     return memory;
@@ -51,6 +54,10 @@ void operator delete(void* memory, std::size_t) noexcept {
 }
 
 namespace sluice::test {
+
+void count_allocations(bool on) noexcept {
+    counting.store(on, std::memory_order_relaxed);
+}
 
 std::size_t allocations() noexcept {
     return count.load(std::memory_order_relaxed);

@@ -5,6 +5,9 @@
 
 namespace sluice::test {
 
+/// Whether they are counted, which takes time itself. Default: yes.
+void count_allocations(bool on) noexcept;
+
 /// How often this program has called operator new; the drivers' and libdrm's own malloc is not in
 /// it. Only the difference of two calls means anything.
 [[nodiscard]] std::size_t allocations() noexcept;

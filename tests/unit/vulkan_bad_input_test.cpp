@@ -781,8 +781,10 @@ TEST_F(VulkanBadInputTest, AReadOnlyBufferIsReadOnly) {
     }
 }
 
-TEST_F(VulkanBadInputTest, ANumberThatIsAnotherObjectsByNowIsNotImported) {
+TEST_F(VulkanBadInputTest, StrictlyANumberThatIsAnotherObjectsByNowIsNotImported) {
+    setenv("SLUICE_STRICT", "1", 1);
     const VulkanDevice device = wrap();
+    unsetenv("SLUICE_STRICT");
     const auto put_there = [](int number, UniqueFd other) {
         EXPECT_EQ(other ? dup3(other.get(), number, O_CLOEXEC) : close(number), other ? number : 0);
     };
@@ -809,6 +811,24 @@ TEST_F(VulkanBadInputTest, ANumberThatIsAnotherObjectsByNowIsNotImported) {
             ASSERT_EQ(dup3(kept.get(), number, O_CLOEXEC), number);
             EXPECT_TRUE(attach(device, frame, way, way == Way::bytes ? copied : sampled));
         }
+}
+
+TEST_F(VulkanBadInputTest, AFdThatWasClosedIsNotShownToTheDriver) {
+    const VulkanDevice device = wrap();
+    for (const Way way : {Way::image, Way::plane, Way::texture, Way::bytes}) {
+        const Frame frame = make(xr24(), {xr24_size});
+        const int number = frame.buffer().fd();
+        const UniqueFd kept(fcntl(number, F_DUPFD_CLOEXEC, 0));
+        ASSERT_EQ(close(number), 0);
+        const int asked = driver_.calls("vkGetMemoryFdPropertiesKHR");
+        const int imported = driver_.calls("vkAllocateMemory");
+        test::expect_refused(attach(device, frame, way, way == Way::bytes ? copied : sampled),
+                             Errc::wrong_object, {"EBADF", "buffer ino"});
+        EXPECT_EQ(driver_.calls("vkGetMemoryFdPropertiesKHR"), asked);
+        EXPECT_EQ(driver_.calls("vkAllocateMemory"), imported);
+        ASSERT_EQ(dup3(kept.get(), number, O_CLOEXEC), number);
+        EXPECT_TRUE(attach(device, frame, way, way == Way::bytes ? copied : sampled));
+    }
 }
 
 TEST_F(VulkanBadInputTest, ALimitOfFdsIsToldAndLeavesNothing) {
