@@ -8,15 +8,19 @@
 #include <tuple>
 #include <vector>
 
+#include <drm.h>
 #include <drm_fourcc.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include <sluice/dumb.hpp>
 #include <sluice/vulkan_access.hpp>
 #include <sluice/vulkan_context.hpp>
 #include <sluice/vulkan_image.hpp>
 
 #include "support/allocations.hpp"
 #include "support/counting_vulkan.hpp"
+#include "support/drm_cards.hpp"
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
@@ -183,6 +187,69 @@ TEST_F(VulkanAccessSystemTest, TheGpuTouchesNothingBeforeTheFenceSignals) {
     std::this_thread::sleep_for(300ms);
     EXPECT_EQ(white_bytes(), 0U);
     timeline.advance(1);
+    end(access);
+    EXPECT_EQ(white_bytes(), all_white);
+}
+
+/// A fence that vgem, a driver without a device, leaves in a buffer of its own.
+class VgemFence {
+public:
+    // drm/vgem_drm.h, which distributions do not install.
+    struct Attach {
+        std::uint32_t handle, flags, fence, pad;
+    };
+    struct Signal {
+        std::uint32_t fence, flags;
+    };
+    static constexpr std::uint32_t write = 1;
+
+    VgemFence(int card, const DmaBuf& buffer) : card_(card) {
+        drm_prime_handle import{.handle = 0, .flags = 0, .fd = buffer.fd()};
+        EXPECT_EQ(ioctl(card, DRM_IOCTL_PRIME_FD_TO_HANDLE, &import), 0);
+        handle_ = import.handle;
+        Attach attach{.handle = handle_, .flags = write, .fence = 0, .pad = 0};
+        EXPECT_EQ(ioctl(card, DRM_IOWR(DRM_COMMAND_BASE + 1, Attach), &attach), 0);
+        fence_ = attach.fence;
+    }
+    VgemFence(const VgemFence&) = delete;
+    VgemFence& operator=(const VgemFence&) = delete;
+    ~VgemFence() {
+        drm_gem_close close{.handle = handle_, .pad = 0};
+        ioctl(card_, DRM_IOCTL_GEM_CLOSE, &close);
+    }
+
+    void signal() const {
+        Signal signal{.fence = fence_, .flags = 0};
+        EXPECT_EQ(ioctl(card_, DRM_IOW(DRM_COMMAND_BASE + 2, Signal), &signal), 0);
+    }
+
+private:
+    int card_;
+    std::uint32_t handle_ = 0, fence_ = 0;
+};
+
+TEST_F(VulkanAccessSystemTest, AFenceOfAnotherDriverHoldsTheGpuToo) {
+    const UniqueFd card = test::open_drm("vgem");
+    SLUICE_REQUIRES(card, "no vgem card");
+    const auto exporter = DumbExporter::wrap(card.get());
+    ASSERT_TRUE(exporter) << exporter.error().message();
+    const auto made =
+        (*exporter)->allocate_frame({.width = 16, .height = 16, .format = DRM_FORMAT_XRGB8888});
+    ASSERT_TRUE(made) << made.error().message();
+    ASSERT_EQ(made->layout().planes[0].stride, 64U);
+    auto image = gpu().attach(*made, {.usage = usage});
+    ASSERT_TRUE(image) << image.error().message();
+    image_.emplace(*image);
+    ASSERT_EQ(vkResetCommandPool(device(), pool_, 0), VK_SUCCESS);
+    record();
+
+    const VgemFence before(card.get(), buffer());
+    VulkanAccess access = begin();
+    ASSERT_EQ(access.wait_semaphores().size(), 1U);
+    submit(access);
+    std::this_thread::sleep_for(100ms);
+    EXPECT_LT(white_bytes(), all_white);
+    before.signal();
     end(access);
     EXPECT_EQ(white_bytes(), all_white);
 }
