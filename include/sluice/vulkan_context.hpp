@@ -51,7 +51,7 @@ public:
     [[nodiscard]] const std::string& why() const noexcept { return why_; }
 
 private:
-    VulkanContext(VulkanDevice device, std::string why) noexcept;
+    VulkanContext(const VulkanDevice& device, std::string why) noexcept;
 
     VulkanDevice device_;
     std::string why_;

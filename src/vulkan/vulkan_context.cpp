@@ -220,8 +220,8 @@ bool comes_first(const Candidate& a, const Candidate& b) {
 
 } // namespace
 
-VulkanContext::VulkanContext(VulkanDevice device, std::string why) noexcept
-    : device_(std::move(device)), why_(std::move(why)) {}
+VulkanContext::VulkanContext(const VulkanDevice& device, std::string why) noexcept
+    : device_(device), why_(std::move(why)) {}
 
 Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexcept {
     if (info.get_instance_proc_addr == nullptr)
