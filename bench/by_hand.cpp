@@ -209,14 +209,25 @@ int adopt(int fd, Identity& identity) noexcept {
     const int copy = duplicate(fd);
     if (copy < 0)
         return copy;
+    static std::atomic<std::uint64_t> dma_buf_device = 0; // the kernel has one
     struct statfs filesystem {};
     struct statx status {};
     int error = 0;
     int flags = 0;
-    if (statx(copy, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO | STATX_SIZE, &status) != 0 ||
-        fstatfs(copy, &filesystem) != 0 || (flags = fcntl(copy, F_GETFL)) < 0)
+    if (statx(copy, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO | STATX_SIZE, &status) != 0)
         error = -errno;
-    else if (filesystem.f_type != dma_buf_magic || (flags & O_PATH) != 0)
+    const std::uint64_t device = std::uint64_t{status.stx_dev_major} << 32U | status.stx_dev_minor;
+    if (error == 0 && device != dma_buf_device.load(std::memory_order_relaxed)) {
+        if (fstatfs(copy, &filesystem) != 0)
+            error = -errno;
+        else if (filesystem.f_type != dma_buf_magic)
+            error = -EINVAL;
+        else
+            dma_buf_device = device;
+    }
+    if (error == 0 && (flags = fcntl(copy, F_GETFL)) < 0)
+        error = -errno;
+    else if ((flags & O_PATH) != 0)
         error = -EINVAL;
     if (error != 0) {
         close(copy);

@@ -312,23 +312,11 @@ struct Target {
 struct Slot {
     Slot(const Devices& devices, const Picture& picture)
         : target(devices, VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT), commands(picture.command_buffer()),
-          device(devices.gpu.device().info().device) {
-        const VkImageViewCreateInfo create{
-            .sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
-            .image = target.image.image(),
-            .viewType = VK_IMAGE_VIEW_TYPE_2D,
-            .format = target.image.format(),
-            .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1}};
-        must(vkCreateImageView(device, &create, nullptr, &view), "image view");
-    }
-    Slot(const Slot&) = delete;
-    Slot& operator=(const Slot&) = delete;
-    ~Slot() { vkDestroyImageView(device, view, nullptr); }
+          view(must(target.image.unswizzled_view())) {}
 
     Target target;
     VkCommandBuffer commands;
-    VkDevice device;
-    VkImageView view = VK_NULL_HANDLE;
+    VkImageView view;                                      // the image's
     sluice::SyncFile free = sluice::SyncFile::signalled(); // when the screen no longer shows it
 };
 

@@ -92,6 +92,8 @@ struct FormatSupport {
     std::uint32_t max_height = UINT32_MAX; ///< Rows.
     /// An importer takes the planes in several buffers (VK_FORMAT_FEATURE_DISJOINT_BIT).
     bool disjoint = true;
+    std::uint32_t width_granularity = 1;  ///< Pixels: the width must be a multiple of this.
+    std::uint32_t height_granularity = 1; ///< Rows: the height must be a multiple of this.
 
     [[nodiscard]] bool operator==(const FormatSupport&) const noexcept = default;
 };
@@ -137,8 +139,12 @@ struct ImporterCaps {
     /// Bytes; 1 for one that takes any. 0: it does not say, and gets `default_stride_alignment`
     /// where sluice lays out.
     std::uint32_t stride_alignment = 0;
-    std::uint32_t offset_alignment = 0;  ///< Bytes, for each plane's offset.
-    std::uint32_t height_alignment = 0;  ///< Rows that must be there, beyond the image's.
+    std::uint32_t offset_alignment = 0; ///< Bytes, for each plane's offset.
+    /// Rows: as `FrameSpec::height_alignment`, what must be there beyond the image's. The next two
+    /// are beyond these, as `FrameSpec::slack` and `FrameSpec::size_alignment`.
+    std::uint32_t height_alignment = 0;
+    std::uint32_t slack = 0;             ///< Bytes behind the last row of a LINEAR frame.
+    std::uint32_t size_alignment = 0;    ///< Bytes: a LINEAR frame's buffer reaches to a multiple.
     std::uint64_t min_size = 0;          ///< Bytes that the buffer must have at least.
     std::uint64_t max_size = UINT64_MAX; ///< Bytes of the largest buffer that it takes.
     std::vector<MemoryKind> memory = {}; ///< The kinds that it can use; empty: any.

@@ -58,7 +58,7 @@ public:
     /// planes, and only the device that made it can use such a frame.
     ///
     /// Odd sizes round up: the chroma of a 1x1 NV12 is one block of 2 bytes. Planes may overlap;
-    /// nothing here reads them.
+    /// nothing here reads them, and `VulkanDevice::attach` refuses them.
     /// \param buffers taken over on success; on failure they stay the caller's. Those that are the
     ///   same buffer, by identity, become one, and the planes' numbers follow.
     /// \returns the frame, or

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
+#include <string>
 #include <vector>
 
 namespace sluice {
@@ -26,13 +26,18 @@ struct FrameSpec {
     /// about the format's planes: those that a modifier adds have strides of their own.
     std::uint32_t stride_alignment = 0;
     std::uint32_t offset_alignment = 0; ///< Bytes, for each plane's offset.
-    /// Rows of the image: the memory is there for a height that is rounded up to this.
+    /// Rows: the memory is there for a height that is rounded up to this and, behind the last
+    /// plane, for as many rows of each plane's own.
     std::uint32_t height_alignment = 0;
+    std::uint32_t slack = 0; ///< Bytes that must be there behind the last of these rows.
+    /// Bytes: the buffer goes on from there to a multiple of this. Slack and this are about LINEAR
+    /// frames; of other modifiers the drivers know.
+    std::uint32_t size_alignment = 0;
     std::uint64_t min_size = 0; ///< Bytes that the buffer must have at least.
     bool one_buffer = false;    ///< All planes must lie in the same buffer.
     /// What to call the buffers in debugfs and fdinfo (DMA_BUF_SET_NAME), cut at 31 bytes. A kernel
     /// that does not take the name is no error.
-    std::string_view name = {};
+    std::string name = {};
 };
 
 } // namespace sluice

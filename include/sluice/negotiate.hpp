@@ -37,7 +37,7 @@ struct FrameRequest {
     bool zeroed = false;                     ///< It must start out zero, padding and all.
     /// Refuse where nobody can say that everyone sees what the others wrote.
     bool known_coherent = false;
-    std::string_view name = {}; ///< As `FrameSpec::name`.
+    std::string name = {}; ///< As `FrameSpec::name`.
 };
 
 /// "unknown", "always", "bracketed" or "incoherent".
@@ -97,10 +97,10 @@ struct NoChoice {
 /// Finds who can make a frame that all \p importers can use as they are going to, without a copy.
 ///
 /// Everything that is chosen holds for everybody: format and modifier with all uses at once, the
-/// size, least common multiples of the alignments, memory that each can use. A device takes what it
-/// made itself, whatever it says of memory. DRM_FORMAT_MOD_INVALID, the layout that a driver has
-/// not told, is a choice only where exporter and importers are all the same device and all list it,
-/// and nothing with a name is left. Without importers the frame is LINEAR.
+/// size, least common multiples of the alignments, the largest padding, memory that each can use. A
+/// device takes what it made itself, whatever it says of memory. DRM_FORMAT_MOD_INVALID, the layout
+/// that a driver has not told, is a choice only where exporter and importers are all the same
+/// device and all list it, and nothing with a name is left. Without importers the frame is LINEAR.
 ///
 /// The best comes first; of two choices the better one is that
 ///   1. whose format comes first in the request;

@@ -46,7 +46,8 @@ struct VulkanUse {
 /// the GPU is done with them, also past the access itself.
 ///
 /// Threads: one at a time. The calls that submit use the wrapped queue, which Vulkan makes the
-/// caller synchronise; each says so.
+/// caller synchronise; each says so. One that was moved from has no semaphores and refuses the rest
+/// with `wrong_object`.
 class SLUICE_API VulkanAccess {
 public:
     /// What the submission has to wait for: one semaphore for each fence that was pending. Binary,
@@ -59,8 +60,9 @@ public:
 
     /// For applications that submit with timeline semaphores only: submits a batch that waits for
     /// `wait_semaphores()`, which is empty from then on, and signals \p timeline with \p value.
-    /// Uses the queue. \param timeline the caller's; a timeline semaphore.
+    /// Uses the queue. Once for each access. \param timeline the caller's; a timeline semaphore.
     /// \returns nothing, or, with nothing submitted,
+    ///   - `invalid_argument`: it has been called for this access; `wrong_object`: moved from;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<void> wait_on_timeline(VkSemaphore timeline, std::uint64_t value) noexcept;
 
@@ -69,16 +71,17 @@ public:
     /// used by others from then on; they wait for the GPU by themselves.
     ///
     /// Where the driver exports no fences the queue is waited for, until \p deadline at most; this
-    /// uses the queue. Where the kernel takes none (`ImplicitSyncCaps`) the fence is waited for.
+    /// uses the queue. Where the kernel takes none (`ImplicitSyncCaps`), or a buffer does not take
+    /// this one, the fence is waited for.
     /// \returns nothing, or
-    ///   - `timed_out`: on such a driver or kernel, the GPU was not done. The access is still open:
-    ///     end it again;
-    ///   - `no_resources`, `device_lost`, `failed`, `wrong_object`: the driver gave no fence. The
-    ///     access is still open: end it again, or wait for the queue (vkQueueWaitIdle) and let it
-    ///     go;
-    ///   - as `DmaBuf::import_fence`: the access has ended, and `fence()` is there, but a buffer
-    ///   does
-    ///     not carry it: wait for it before anybody else uses that buffer.
+    ///   - `fence_failed`: where it was waited for: the work has failed. The access has ended.
+    ///
+    ///   And, with the access still open, so that nobody else in this process uses the buffers: end
+    ///   it again, or wait for the queue (vkQueueWaitIdle) and let it go:
+    ///   - `timed_out`, or what `DmaBuf::import_fence` gives: the GPU was not done by \p deadline;
+    ///   - `no_resources`, `device_lost`, `failed`: the driver gave no fence;
+    ///   - `wrong_object`: what the driver gave is none, and this will not change; or this access
+    ///     was moved from.
     Result<void> end(Deadline deadline) noexcept;
 
     /// The same for an application that signals \p timeline with \p value when its work is done,
@@ -100,7 +103,7 @@ public:
     ///   - `fence_failed`: the work failed, or work that it had waited for, which drivers take for
     ///     done: the contents are not valid;
     ///   - `invalid_argument`: the access has not ended;
-    ///   - `wrong_object`: a fd was closed behind our back.
+    ///   - `wrong_object`: a fd was closed behind our back, or this access was moved from.
     [[nodiscard]] Result<void> wait(Deadline deadline) const noexcept;
 
     VulkanAccess(VulkanAccess&& other) noexcept = default;

@@ -38,6 +38,11 @@ public:
     ///   - `unknown`: not HOST_VISIBLE, so Vulkan does not say. `CpuAccess` brackets here too.
     [[nodiscard]] Coherency coherency() const noexcept;
 
+    // Copies only, so that no handle is ever empty.
+    VulkanAttachment(const VulkanAttachment&) noexcept = default;
+    VulkanAttachment& operator=(const VulkanAttachment&) noexcept = default;
+    ~VulkanAttachment() = default;
+
     struct State; ///< Not part of the API.
 
 protected:

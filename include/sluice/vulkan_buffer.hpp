@@ -52,14 +52,25 @@ public:
 
     /// The barrier that takes the bytes over from whoever used the frame before
     /// (VK_QUEUE_FAMILY_FOREIGN_EXT, or see `VulkanDeviceCaps::foreign_queue`): record it first,
-    /// with the stages that use the buffer as its destination. It orders nothing in time: that is
-    /// the fences' part. \param access what will be done with it.
+    /// with the stages that use the buffer as both its source and its destination, and have the
+    /// submission wait in those stages: only then does it come after the semaphores. It orders
+    /// nothing in time: that is the fences' part.
+    ///
+    /// \param access what will be done with it.
     [[nodiscard]] VkBufferMemoryBarrier acquire_barrier(Contents contents,
                                                         VkAccessFlags access) const noexcept;
 
     /// The barrier that gives the bytes away: record it last, with the stages that used the buffer
     /// as its source and VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT as its destination.
     [[nodiscard]] VkBufferMemoryBarrier release_barrier(VkAccessFlags access) const noexcept;
+
+    /// The same two for vkCmdPipelineBarrier2 (VK_KHR_synchronization2), stages included: \p stages
+    /// use the buffer.
+    [[nodiscard]] VkBufferMemoryBarrier2 acquire_barrier2(Contents contents,
+                                                          VkPipelineStageFlags2 stages,
+                                                          VkAccessFlags2 access) const noexcept;
+    [[nodiscard]] VkBufferMemoryBarrier2 release_barrier2(VkPipelineStageFlags2 stages,
+                                                          VkAccessFlags2 access) const noexcept;
 
     struct State; ///< Not part of the API.
 

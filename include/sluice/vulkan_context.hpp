@@ -26,6 +26,10 @@ struct VulkanContextInfo {
     std::span<const char* const> device_extensions =
         {};                                ///< Beside the required ones. Default: none.
     const void* device_features = nullptr; ///< Chained into VkDeviceCreateInfo. Default: none.
+    /// As `VulkanDeviceInfo::sampler_ycbcr_conversion`: `device_features` enable it. sluice does
+    /// not look into them.
+    bool sampler_ycbcr_conversion = false;
+    std::uint32_t idle_attachments = 64; ///< As `VulkanDeviceInfo::idle_attachments`.
     /// Take only a device of this type. Default: any, a GPU before a CPU driver.
     std::optional<VkPhysicalDeviceType> type = {};
 };
@@ -47,7 +51,7 @@ public:
     [[nodiscard]] const std::string& why() const noexcept { return why_; }
 
 private:
-    VulkanContext(VulkanDevice device, std::string why) noexcept;
+    VulkanContext(const VulkanDevice& device, std::string why) noexcept;
 
     VulkanDevice device_;
     std::string why_;

@@ -31,6 +31,7 @@ class VulkanAccess;
 class VulkanBuffer;
 class VulkanImage;
 class VulkanTexture;
+struct FrameSpec;
 struct VulkanAttachInfo;
 struct VulkanBufferAttachInfo;
 struct VulkanBufferInfo;
@@ -53,10 +54,10 @@ struct VulkanDeviceInfo {
     std::span<const char* const> extensions = {};
     /// The feature samplerYcbcrConversion was enabled. Without it `texture` gives YCbCr in parts.
     bool sampler_ycbcr_conversion = false;
-    /// How many further calls of `attach` an attachment is kept for once nobody holds it or its
-    /// frame, in case its buffers come back in a new frame: a little more than the largest pool of
-    /// buffers that a peer sends in turns. Its memory is held so long; see
-    /// `VulkanDevice::drop_idle_attachments`.
+    /// How many further calls of `attach`, `texture` and `attach_buffer` an attachment is kept for
+    /// once nobody holds it or its frame, in case its buffers come back in a new frame: a little
+    /// more than the largest pool of buffers that a peer sends in turns. Its memory is held so
+    /// long; see `VulkanDevice::drop_idle_attachments`.
     std::uint32_t idle_attachments = 64;
 };
 
@@ -128,12 +129,21 @@ public:
     /// \param usage everything that the GPU will do with one image.
     /// \param view as `VulkanAttachInfo::view`: a plane as an image of its own.
     /// \returns the modifiers, none where the driver does not have the format, or
-    ///   - `unsupported`: Vulkan does not have the format;
+    ///   - `unsupported`: Vulkan does not have the format, or has its channels in other places, and
+    ///     the usage is more than sampling and copying (`VulkanFormatInfo::is_swizzled`);
     ///   - `invalid_argument`: no usage, or a view that the format does not have;
     ///   - `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`; ask again.
     [[nodiscard]] Result<VulkanFormatCaps>
     support(std::uint32_t format, VkImageUsageFlags usage,
             std::optional<std::uint32_t> view = std::nullopt) const noexcept;
+
+    /// The same for everything that `attach` may be asked for. With `VulkanAttachInfo::srgb_views`
+    /// a modifier without such views is listed as neither importable nor exportable.
+    /// \returns also
+    ///   - `unsupported`: sRGB views of a format that has none;
+    ///   - `invalid_argument`: sRGB views of a part, or for a usage without use for them.
+    [[nodiscard]] Result<VulkanFormatCaps> support(std::uint32_t format,
+                                                   const VulkanAttachInfo& how) const noexcept;
 
     /// All formats that can be attached or exported as one image for a usage, by at least one
     /// modifier, in the order of `vulkan_formats()`.
@@ -144,14 +154,24 @@ public:
     /// What the device takes, for `negotiate`: every format with the modifiers and uses that
     /// `support` tells of, as one image or, LINEAR, part by part (`VulkanFormatInfo::views`).
     ///
+    /// Where the driver does not take all uses together, the largest sets that it does are listed,
+    /// each by itself. YCbCr is sampled as one image only where `VulkanDeviceInfo` says that
+    /// conversions may be made and the driver has a place for the chroma, and in whole chroma
+    /// samples (`FormatSupport::width_granularity`).
+    ///
     /// No query tells the alignment of strides, nor whether a GPU looks into the CPU's caches. The
-    /// rows that the driver wants to be there beyond the image's are found by making an image.
-    /// Asks the driver some hundred questions the first time.
+    /// rows and bytes that the driver wants to be there beyond the image's are found by making a
+    /// few images without memory. Asks the driver some hundred questions the first time.
     /// \returns them, or `no_resources`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<ImporterCaps> importer_caps() const noexcept;
 
-    /// What `export_image` makes, for `negotiate`: hand it `FrameChoice::spec`'s size, format and
-    /// modifiers. \returns as `importer_caps`.
+    /// What `export_image` makes, for `negotiate`: hand it `FrameChoice::spec`.
+    ///
+    /// Vulkan cannot be told that a display shows or captures an image, so all are listed for that,
+    /// and the card still refuses what it cannot use when the frame is attached: try it, and go on
+    /// with the next choice. Whether `CpuMap` maps the driver's memory is found by exporting and
+    /// mapping a small image.
+    /// \returns them, or what `importer_caps` does.
     [[nodiscard]] Result<ExporterCaps> exporter_caps() const noexcept;
 
     /// Makes an image in memory that is exported as a dma-buf, with one of the modifiers asked for;
@@ -159,11 +179,26 @@ public:
     /// \returns the image, or
     ///   - `unsupported`: the driver does not make such an image, as the message says of each
     ///     modifier;
-    ///   - `invalid_argument`: no pixels or usage, or modifier INVALID;
+    ///   - `invalid_argument`: no pixels or usage, modifier INVALID, or sRGB views for a usage
+    ///     without use for them;
     ///   - `wrong_object`: the driver gave something that is no dma-buf;
     ///   - `out_of_bounds`: the driver's layout reaches past the buffer that it gave;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> export_image(const VulkanImageInfo& info) const noexcept;
+
+    /// The same for all that was negotiated (`FrameChoice::spec`): strides, offsets, padding and
+    /// the buffer's name too. A stride or offset that the driver does not choose by itself is told
+    /// to it where the image is LINEAR and `VulkanDeviceCaps::modifiers` are there; other modifiers
+    /// that do not fit are passed over. Padding is more memory, and for LINEAR alone, but for
+    /// `FrameSpec::min_size`.
+    /// \param usage what the GPU will do with it, exactly.
+    /// \param srgb_views as `VulkanImageInfo::srgb_views`.
+    /// \returns the image, or what the other does, and
+    ///   - `unsupported`: also where the driver's layout is not as asked and it takes no other, or
+    ///     where it gives the image no more bytes than it needs itself, in numbers;
+    ///   - `invalid_argument`: also alignments that lead out of 32 bits.
+    [[nodiscard]] Result<VulkanImage> export_image(const FrameSpec& spec, VkImageUsageFlags usage,
+                                                   bool srgb_views = false) const noexcept;
 
     /// Imports a frame of anybody's as an image; see vulkan_image.hpp. The pixels stay where they
     /// are.
@@ -174,18 +209,27 @@ public:
     /// (`VulkanDeviceInfo::idle_attachments`); `Frame::revoke` makes it let go.
     /// \returns the image, or, with the frame as it was,
     ///   - `unsupported`: the driver does not take the format, modifier, usage or size, as the
-    ///     message says; the modifiers that it does take are named;
-    ///   - `invalid_argument`: no usage, or a view that the format does not have;
+    ///     message says; the modifiers that it does take are named. Or the usage is more than
+    ///     sampling and copying, and only a view puts the format's channels in their places
+    ///     (`VulkanFormatInfo::is_swizzled`);
+    ///   - `invalid_argument`: no usage, a view that the format does not have, LINEAR planes that
+    ///     overlap, or sRGB views of a part or for a usage without use for them;
+    ///   - `no_permission`: the usage writes, and a buffer's fd is read-only (`DmaBuf::mode`). All
+    ///     but sampling, copying from and input attachments counts as writing;
     ///   - `out_of_bounds`: the driver needs more bytes than a buffer holds, both in the message;
-    ///   - `wrong_object`: the driver takes a buffer for no dma-buf that it can use;
+    ///   - `wrong_object`: the driver takes a buffer for no dma-buf that it can use, or its fd
+    ///     was closed behind our back;
     ///   - `revoked`: the frame's owner has taken it back;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanImage> attach(const Frame& frame,
                                              const VulkanAttachInfo& info) const noexcept;
 
     /// Attaches a frame for a shader to sample, as the driver can; see vulkan_texture.hpp. As one
-    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part.
-    /// \returns the texture, or what `attach` does, of the part that could not be had, and
+    /// image where it can, with a conversion where that holds YCbCr; otherwise part by part. Which
+    /// of them it is depends on the driver, the frame's layout and the usage, not on what was
+    /// attached before.
+    /// \returns the texture, or what `attach` does, of the part that could not be had, with the
+    ///   reason why the whole could not, and
     ///   - `no_resources`, `device_lost`, `failed`: also for a view or conversion.
     [[nodiscard]] Result<VulkanTexture> texture(const Frame& frame,
                                                 const VulkanTextureInfo& info) const noexcept;
@@ -200,8 +244,11 @@ public:
     /// \returns the VkBuffer, or, with the frame as it was,
     ///   - `unsupported`: the driver does not import a dma-buf for the usage, or not of this size;
     ///   - `invalid_argument`: no usage, or a buffer that the frame does not have;
+    ///   - `no_permission`: the usage writes, and a buffer's fd is read-only (`DmaBuf::mode`). All
+    ///     but copying from, uniform, vertex, index and indirect buffers counts as writing;
     ///   - `out_of_bounds`: the driver needs more bytes than the buffer holds;
-    ///   - `wrong_object`: the driver takes the buffer for no dma-buf that it can use;
+    ///   - `wrong_object`: the driver takes the buffer for no dma-buf that it can use, or its fd
+    ///     was closed behind our back;
     ///   - `revoked`: the frame's owner has taken it back;
     ///   - `no_resources`, `device_lost`, `failed`: as Vulkan says, in `Error::vk_result`.
     [[nodiscard]] Result<VulkanBuffer>
@@ -230,17 +277,22 @@ public:
     /// \param uses borrowed; an attachment may be among them twice, and so may a buffer.
     /// \param deadline for other threads' accesses to the same buffers to end, and for fences where
     ///   the driver takes none.
+    /// \param wait_fences borrowed; further fences that the GPU waits for, as a screen's out-fence,
+    ///   which no buffer carries. Those that have signalled already cost no semaphore.
     /// \returns the access, or, with no buffer taken,
     ///   - `revoked`: the owner of one of the frames has taken it back;
     ///   - `timed_out`: not until \p deadline;
     ///   - `busy`: this thread has an access to one of the buffers open already;
     ///   - `fence_failed`: the work before has failed, so the contents are not valid; beginning
-    ///     again will succeed;
-    ///   - `invalid_argument`: a use without attachment, or with one of another VkDevice;
+    ///     again will succeed, without those of \p wait_fences that failed;
+    ///   - `invalid_argument`: a use without attachment, or with one of another VkDevice or of
+    ///     another queue family of it;
+    ///   - `wrong_object`: one of \p wait_fences was moved from or closed behind our back;
     ///   - `no_resources`: out of memory or fds;
     ///   - `device_lost`, `failed`: another VkResult, in `Error::vk_result`.
-    [[nodiscard]] Result<VulkanAccess> begin_access(std::span<const VulkanUse> uses,
-                                                    Deadline deadline) const noexcept;
+    [[nodiscard]] Result<VulkanAccess>
+    begin_access(std::span<const VulkanUse> uses, Deadline deadline,
+                 std::span<const SyncFile> wait_fences = {}) const noexcept;
 
     /// Submits, and gives the fence that signals when the GPU is done. After warm-up, when earlier
     /// submissions have finished, it creates no Vulkan object.
@@ -257,6 +309,11 @@ public:
     ///     GPU;
     ///   - `failed`: another VkResult, in `Error::vk_result`.
     [[nodiscard]] Result<SyncFile> submit(const VulkanSubmitInfo& info) const noexcept;
+
+    // Copies only, so that no handle is ever empty.
+    VulkanDevice(const VulkanDevice&) noexcept = default;
+    VulkanDevice& operator=(const VulkanDevice&) noexcept = default;
+    ~VulkanDevice() = default;
 
     struct State; ///< Not part of the API.
 

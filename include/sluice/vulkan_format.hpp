@@ -54,7 +54,9 @@ struct VulkanFormatInfo {
     /// the identity).
     VkComponentMapping components = {};
     /// Red, green or blue are in their places only through `components`. The GPU can sample such a
-    /// frame, but what it renders, clears or stores would end in the wrong channel.
+    /// frame, but what it renders, clears or stores would end in the wrong channel: attaching and
+    /// exporting refuse to, but for clears and blits, which Vulkan calls transfers as it does
+    /// copies.
     bool is_swizzled = false;
     /// `format` holds Y, Cb and Cr, and sampling it as colours needs a VkSamplerYcbcrConversion.
     bool is_ycbcr = false;

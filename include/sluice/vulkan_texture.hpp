@@ -24,13 +24,36 @@ struct VulkanTextureInfo {
     /// Where the chroma samples lie; the other place where the driver does not know this one.
     VkChromaLocation x_chroma = VK_CHROMA_LOCATION_COSITED_EVEN;
     VkChromaLocation y_chroma = VK_CHROMA_LOCATION_MIDPOINT;
-    /// VK_FILTER_NEAREST where the driver has no linear one.
+    /// VK_FILTER_NEAREST where the driver has no linear one; `VulkanSampling` tells.
     VkFilter chroma_filter = VK_FILTER_LINEAR;
+};
+
+/// What came of a `VulkanTextureInfo` on this driver, and what a sampler of the texture must keep
+/// to.
+struct VulkanSampling {
+    /// The conversion's, where there is one.
+    VkChromaLocation x_chroma = VK_CHROMA_LOCATION_COSITED_EVEN;
+    VkChromaLocation y_chroma = VK_CHROMA_LOCATION_COSITED_EVEN;
+    VkFilter chroma_filter = VK_FILTER_NEAREST;
+    /// magFilter and minFilter may differ from `chroma_filter`; with a conversion and without this
+    /// they may not (VUID-VkSamplerCreateInfo-minFilter-01645).
+    bool separate_filters = true;
+    /// magFilter and minFilter may be VK_FILTER_LINEAR, for all parts
+    /// (VUID-vkCmdDraw-magFilter-04553).
+    bool linear = false;
+
+    /// What VkSamplerCreateInfo::magFilter and minFilter must be to come nearest to \p wanted.
+    [[nodiscard]] VkFilter filter(VkFilter wanted) const noexcept {
+        if (!separate_filters)
+            return chroma_filter;
+        return linear ? wanted : VK_FILTER_NEAREST;
+    }
 };
 
 /// One image with a view, and where that holds YCbCr a conversion; or an image and a view for each
 /// part that `VulkanFormatInfo::views` names, whose samples add up to the pixel: Cr, Y, Cb in red,
-/// green, blue, which the shader turns into colours by itself.
+/// green, blue, which the shader turns into colours by itself. So it must wherever the format holds
+/// YCbCr (`VulkanFormatInfo::is_ycbcr`) and there is no conversion, also where there is one part.
 ///
 /// A handle, as `VulkanImage`. Threads: any.
 class SLUICE_API VulkanTexture {
@@ -50,9 +73,17 @@ public:
     }
 
     /// What the sampler must be made with (VkSamplerYcbcrConversionInfo), owned by the device and
-    /// as good as it; VK_NULL_HANDLE where nothing is converted. Textures of one format that are
-    /// asked for in one way have the same.
+    /// as good as it; VK_NULL_HANDLE where nothing is converted. Textures of one format and
+    /// modifier that are asked for in one way have the same. Those of two modifiers may not: what
+    /// the driver can do with a modifier is in it.
+    ///
+    /// The sampler's addressModeU, V and W must then be VK_SAMPLER_ADDRESS_MODE_CLAMP_TO_EDGE
+    /// (VUID-VkSamplerCreateInfo-addressModeU-01646), its filters those of `sampling`, and it must
+    /// be an immutable one of the descriptor set's layout.
     [[nodiscard]] VkSamplerYcbcrConversion conversion() const noexcept { return conversion_; }
+
+    /// What the sampler must keep to.
+    [[nodiscard]] const VulkanSampling& sampling() const noexcept { return sampling_; }
 
 private:
     friend class VulkanDevice;
@@ -62,6 +93,7 @@ private:
     std::array<std::optional<VulkanImage>, max_parts> images_;
     std::array<VkImageView, max_parts> views_{};
     VkSamplerYcbcrConversion conversion_ = VK_NULL_HANDLE;
+    VulkanSampling sampling_;
 };
 
 } // namespace sluice

@@ -11,6 +11,7 @@
 #include "alloc/alloc.hpp"
 #include "alloc/drm.hpp"
 #include "core/sys.hpp"
+#include "frame/multiples.hpp"
 #include <sluice/cpu_map.hpp>
 #include <sluice/format.hpp>
 

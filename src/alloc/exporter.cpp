@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "alloc/alloc.hpp"
-#include "frame/linear_layout.hpp"
+#include "frame/multiples.hpp"
 #include <sluice/format.hpp>
 
 namespace sluice {

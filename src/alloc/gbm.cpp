@@ -15,6 +15,8 @@
 #include "alloc/alloc.hpp"
 #include "alloc/drm.hpp"
 #include "core/sys.hpp"
+#include "frame/multiples.hpp"
+#include "frame/spec_fit.hpp"
 #include <sluice/cpu_map.hpp>
 #include <sluice/format.hpp>
 
@@ -145,22 +147,6 @@ Result<Made> layout_of(gbm_bo* bo, const FrameSpec& spec, const ExporterCaps& ca
     return made;
 }
 
-/// What of \p layout is not as \p spec asks, in words, or an empty text.
-std::string misfit(const FrameLayout& layout, const FrameSpec& spec) {
-    const std::uint32_t pixels = find_format(spec.format)->plane_count;
-    for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
-        const FramePlane& plane = layout.planes[i];
-        // Rows of what a modifier adds, for compression, are no rows of pixels.
-        if (i < pixels && plane.stride % std::max(spec.stride_alignment, 1U) != 0)
-            return "plane " + to_string(i) + "'s stride of " + to_string(plane.stride) +
-                   " bytes is no multiple of " + to_string(spec.stride_alignment);
-        if (plane.offset % std::max(spec.offset_alignment, 1U) != 0)
-            return "plane " + to_string(i) + "'s offset of " + to_string(plane.offset) +
-                   " bytes is no multiple of " + to_string(spec.offset_alignment);
-    }
-    return {};
-}
-
 /// Shares the buffers behind \p made, and makes the frame.
 Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const ExporterCaps& caps) {
     std::vector<DmaBuf> buffers;
@@ -170,6 +156,16 @@ Result<Frame> share(int card, const Made& made, const FrameSpec& spec, const Exp
         if (!buffer)
             return tl::unexpected(std::move(buffer.error()));
         size += buffer->size();
+        const std::uint64_t needed =
+            pads(spec) && made.layout.modifier == DRM_FORMAT_MOD_LINEAR
+                ? padded_size(made.layout, spec, static_cast<std::uint32_t>(buffers.size()))
+                : 0;
+        if (buffer->size() < needed)
+            return tl::unexpected(alloc::refusal(
+                Errc::unsupported, operation, caps,
+                alloc::describe(spec) + ": the driver made " + to_string(buffer->size()) +
+                    " bytes, and " + to_string(needed) + " are needed with what pads the rows",
+                "Ask for a larger height alignment, or use another exporter"));
         if (!spec.name.empty())
             (void)buffer->set_name(spec.name); // for people; a buffer serves without
         buffers.push_back(std::move(*buffer));

@@ -43,11 +43,6 @@ template <typename State> Mappings<State>& mappings() {
     return only;
 }
 
-bool strict_by_environment() noexcept {
-    const char* value = std::getenv("SLUICE_STRICT");
-    return value != nullptr && std::string_view(value) == "1";
-}
-
 } // namespace
 
 CpuMap::State::~State() {
@@ -83,8 +78,8 @@ Result<CpuMap> CpuMap::map(const DmaBuf& buffer, Access access, CpuMapMode mode)
                                     .object = describe(buffer),
                                     .problem = "its size cannot be mapped in this process",
                                     .remedy = "Use a buffer that fits the address space"});
-    const bool strict =
-        mode == CpuMapMode::strict || (mode == CpuMapMode::automatic && strict_by_environment());
+    const bool strict = mode == CpuMapMode::strict ||
+                        (mode == CpuMapMode::automatic && sys::strict_by_environment());
 
     auto& known = mappings<State>();
     const std::scoped_lock held(known.lock);

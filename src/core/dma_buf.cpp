@@ -15,7 +15,7 @@
 
 #include "core/dma_buf_text.hpp"
 #include "core/fdinfo.hpp"
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 
@@ -211,14 +211,19 @@ Result<DmaBuf> DmaBuf::from_fd(UniqueFd&& fd) noexcept {
     // A file is refused before its filesystem is asked anything.
     if (!sys::is_anonymous(status))
         return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
-    struct statfs filesystem {};
-    if (fstatfs(fd.get(), &filesystem) != 0) {
-        const int error = errno;
-        return tl::unexpected(not_a_dma_buf(
-            fd.get(), "cannot be asked for its filesystem: " + sys::errno_text(error), error));
+    // Its filesystem is asked once.
+    const std::uint64_t device = std::uint64_t{status.stx_dev_major} << 32U | status.stx_dev_minor;
+    if (device != probe::dma_buf_device()) {
+        struct statfs filesystem {};
+        if (fstatfs(fd.get(), &filesystem) != 0) {
+            const int error = errno;
+            return tl::unexpected(not_a_dma_buf(
+                fd.get(), "cannot be asked for its filesystem: " + sys::errno_text(error), error));
+        }
+        if (filesystem.f_type != DMA_BUF_MAGIC)
+            return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
+        probe::set_dma_buf_device(device);
     }
-    if (filesystem.f_type != DMA_BUF_MAGIC)
-        return tl::unexpected(not_a_dma_buf(fd.get(), "is not a dma-buf", 0));
     const int flags = fcntl(fd.get(), F_GETFL);
     if (flags < 0) {
         const int error = errno;

@@ -1,53 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/implicit_sync.hpp>
 
-#include <atomic>
 #include <cerrno>
 
 #include <linux/dma-buf.h>
 #include <poll.h>
 
 #include "core/dma_buf_text.hpp"
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "core/sys.hpp"
 
 namespace sluice {
-
-namespace probe {
-
-namespace {
-
-constinit std::atomic<Known> exporting = Known::not_yet;
-constinit std::atomic<Known> importing = Known::not_yet;
-
-constexpr Known known(bool present) noexcept {
-    return present ? Known::present : Known::absent;
-}
-
-} // namespace
-
-Known export_fence() noexcept {
-    return exporting.load(std::memory_order_relaxed);
-}
-
-Known import_fence() noexcept {
-    return importing.load(std::memory_order_relaxed);
-}
-
-void set_export_fence(bool present) noexcept {
-    exporting.store(known(present), std::memory_order_relaxed);
-}
-
-void set_import_fence(bool present) noexcept {
-    importing.store(known(present), std::memory_order_relaxed);
-}
-
-void forget() noexcept {
-    exporting.store(Known::not_yet, std::memory_order_relaxed);
-    importing.store(Known::not_yet, std::memory_order_relaxed);
-}
-
-} // namespace probe
 
 Result<ImplicitSyncCaps> implicit_sync_caps(const DmaBuf& buffer) noexcept {
     using probe::Known;

@@ -15,6 +15,10 @@
 
 #include <sluice/unique_fd.hpp>
 
+#ifndef F_DUPFD_QUERY
+constexpr int F_DUPFD_QUERY = 1024 + 3; // linux/fcntl.h, since 6.10
+#endif
+
 namespace sluice::sys {
 
 std::string errno_text(int error) {
@@ -119,9 +123,15 @@ bool is_anonymous(const struct statx& status) noexcept {
     return (status.stx_mode & S_IFMT) == 0;
 }
 
+bool strict_by_environment() noexcept {
+    const char* value = std::getenv("SLUICE_STRICT");
+    return value != nullptr && std::string_view(value) == "1";
+}
+
 bool same_open_file(int one, int other) noexcept {
     const pid_t self = getpid();
-    return syscall(SYS_kcmp, self, self, KCMP_FILE, one, other) == 0;
+    const long order = syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
+    return order == 0 || (order < 0 && fcntl(one, F_DUPFD_QUERY, other) == 1);
 }
 
 void take_back(int number, int original) noexcept {

@@ -70,13 +70,18 @@ namespace sluice::sys {
 /// that anybody mounts has any.
 [[nodiscard]] bool is_anonymous(const struct statx& status) noexcept;
 
+/// Whether SLUICE_STRICT asks for checks that find mistakes of the program, and cost time.
+[[nodiscard]] bool strict_by_environment() noexcept;
+
 /// Whether two fds are the same open file (kcmp(2)), so duplicates of one another. False also where
 /// a sandbox does not let that be asked.
 [[nodiscard]] bool same_open_file(int one, int other) noexcept;
 
 /// Takes back \p number, a duplicate of \p original that a driver was given and refused. Vulkan
 /// leaves such a fd with the caller, but lavapipe closes it, and the number may be somebody else's
-/// by then: it is closed only while it still is the same open file (kcmp(2)).
+/// by then: it is closed only while it still is the same open file (kcmp(2), which containers may
+/// forbid, or F_DUPFD_QUERY, since Linux 6.10). Where neither tells it stays open: better that than
+/// to close somebody else's.
 void take_back(int number, int original) noexcept;
 
 /// poll(2) for one fd until \p deadline, restarted with the time that is left.

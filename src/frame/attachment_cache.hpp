@@ -38,7 +38,7 @@ namespace sluice {
 /// send the same buffer with a new fd each time.
 ///
 /// An attachment stays for as long as somebody holds its frame or itself. One that nobody holds
-/// stays for a number of further lookups, in case its buffers come back.
+/// stays for a number of further calls, in case its buffers come back.
 ///
 /// \tparam Attachment has the `frame` that was attached. While it is held, its buffers' inodes name
 ///   no other buffer. Its constructor calls `FrameUse::attached`, its destructor `detached`.
@@ -49,41 +49,46 @@ namespace sluice {
 template <typename Attachment, typename Key> class AttachmentCache {
 public:
     using Pointer = std::shared_ptr<const Attachment>;
+    /// Whether a lookup counts as a call: the first of a caller that needs several does.
+    enum class Lookup : bool { of_a_new_call, of_the_same_call };
 
-    /// \param patience the lookups that an attachment stays for once nobody holds it.
+    /// \param patience the calls that an attachment stays for once nobody holds it.
     explicit AttachmentCache(std::uint32_t patience) noexcept : patience_(patience) {}
     AttachmentCache(const AttachmentCache&) = delete;
     AttachmentCache& operator=(const AttachmentCache&) = delete;
     ~AttachmentCache() = default;
 
     /// \returns the attachment, or null.
-    [[nodiscard]] Pointer find(const Frame& frame, const Key& key) {
+    [[nodiscard]] Pointer find(const Frame& frame, const Key& key,
+                               Lookup lookup = Lookup::of_a_new_call) {
         const std::uint64_t hash = mix(hash_of(frame), key.hash());
-        Dropped dropped;
+        Pointer swept; // destroyed without the lock
         const std::scoped_lock held(lock_);
-        ++lookups_;
+        if (lookup == Lookup::of_a_new_call)
+            ++calls_;
         Entry* entry = look_up(hash, frame, key);
-        if (entry == nullptr)
-            return nullptr;
-        entry->last_use = lookups_;
+        if (entry != nullptr)
+            entry->last_use = calls_;
+        Pointer found = entry == nullptr ? nullptr : entry->attachment;
         // A look at others costs more than finding this one: now and then will do.
-        if (lookups_ % 8 == 0)
-            sweep(dropped);
-        return entry->attachment;
+        if (lookup == Lookup::of_a_new_call && calls_ % 8 == 0)
+            swept = sweep();
+        return found;
     }
 
     /// \returns \p made, or the one that another thread has put in meanwhile.
     [[nodiscard]] Pointer insert(const Key& key, Pointer made) {
         const std::uint64_t hash = mix(hash_of(made->frame), key.hash());
-        Dropped dropped;
+        Pointer swept;
+        Pointer swept_too;
         const std::scoped_lock held(lock_);
         if (const Entry* other = look_up(hash, made->frame, key))
             return other->attachment;
-        entries_.push_back({.hash = hash, .key = key, .attachment = made, .last_use = lookups_});
+        entries_.push_back({.hash = hash, .key = key, .attachment = made, .last_use = calls_});
         by_hash_.emplace(hash, std::prev(entries_.end()));
         // Two for each that comes, so that they cannot pile up.
-        sweep(dropped);
-        sweep(dropped);
+        swept = sweep();
+        swept_too = sweep();
         return made;
     }
 
@@ -99,10 +104,14 @@ public:
 
     /// Drops what \p unwanted says.
     template <typename Unwanted> void drop_where(Unwanted unwanted) {
-        Dropped dropped;
+        std::vector<Pointer> dropped;
         const std::scoped_lock held(lock_);
-        for (auto each = entries_.begin(); each != entries_.end();)
-            each = unwanted(each->attachment) ? erase(each, dropped) : std::next(each);
+        for (auto each = entries_.begin(); each != entries_.end();) {
+            if (unwanted(each->attachment))
+                dropped.push_back(erase(each++));
+            else
+                ++each;
+        }
     }
 
 private:
@@ -110,10 +119,9 @@ private:
         std::uint64_t hash;
         Key key;
         Pointer attachment;
-        std::uint64_t last_use; // the number of the lookup
+        std::uint64_t last_use; // the number of the call
     };
     using Entries = std::list<Entry>;
-    using Dropped = std::vector<Pointer>; // declared before the lock, so that it outlives it
 
     /// Whether nobody but the cache holds it, and nobody but attachments its frame.
     static bool idle(const Pointer& attachment) noexcept {
@@ -128,29 +136,31 @@ private:
         return nullptr;
     }
 
-    typename Entries::iterator erase(typename Entries::iterator entry, Dropped& dropped) {
+    Pointer erase(typename Entries::iterator entry) {
         const auto [first, last] = by_hash_.equal_range(entry->hash);
         by_hash_.erase(
             std::find_if(first, last, [entry](const auto& each) { return each.second == entry; }));
-        dropped.push_back(std::move(entry->attachment));
+        Pointer dropped = std::move(entry->attachment);
         if (hand_ == entry)
             ++hand_;
-        return entries_.erase(entry);
+        entries_.erase(entry);
+        return dropped;
     }
 
-    void sweep(Dropped& dropped) {
+    /// Looks at one. \returns it where it goes.
+    Pointer sweep() {
         if (hand_ == entries_.end())
             hand_ = entries_.begin();
         if (hand_ == entries_.end())
-            return;
+            return nullptr;
         const auto entry = hand_++;
-        if (lookups_ - entry->last_use > patience_ && idle(entry->attachment))
-            (void)erase(entry, dropped);
+        const bool goes = calls_ - entry->last_use > patience_ && idle(entry->attachment);
+        return goes ? erase(entry) : nullptr;
     }
 
     const std::uint32_t patience_;
     std::mutex lock_;
-    std::uint64_t lookups_ = 0;
+    std::uint64_t calls_ = 0;
     Entries entries_;
     typename Entries::iterator hand_ = entries_.end(); // where the sweep goes on
     std::unordered_multimap<std::uint64_t, typename Entries::iterator> by_hash_;

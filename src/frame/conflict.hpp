@@ -36,6 +36,9 @@ struct Way {
     Broken broken;
 };
 
+/// Whether \p support is there in the size that is asked for.
+[[nodiscard]] bool fits(const FrameRequest& request, const FormatSupport& support) noexcept;
+
 /// Whether \p importer takes \p support in the size that is asked for.
 [[nodiscard]] bool fits(const FrameRequest& request, const ImporterCaps& importer,
                         const FormatSupport& support) noexcept;

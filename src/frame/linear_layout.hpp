@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include <tl/expected.hpp>
 
@@ -33,5 +35,10 @@ struct LinearLayout {
 /// \returns the layout, or in numbers why \p request leads out of 32 bits.
 [[nodiscard]] tl::expected<LinearLayout, std::string>
 lay_out_linear(const FormatInfo& format, const LinearRequest& request) noexcept;
+
+/// \returns two planes of a LINEAR frame that share a byte of one buffer, the first of them, or
+///   nothing: also of other modifiers, where only drivers know how the planes lie.
+[[nodiscard]] std::optional<std::pair<std::uint32_t, std::uint32_t>>
+overlapping_planes(const FrameLayout& layout) noexcept;
 
 } // namespace sluice

@@ -2,34 +2,17 @@
 #include "frame/linear_plan.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 
 #include <sluice/format.hpp>
 
 #include "frame/linear_layout.hpp"
+#include "frame/multiples.hpp"
+#include "frame/spec_fit.hpp"
 
 namespace sluice {
 
 using std::to_string;
-
-std::optional<std::uint64_t> round_up(std::uint64_t value, std::uint64_t alignment) noexcept {
-    const std::uint64_t past = value % std::max<std::uint64_t>(alignment, 1);
-    std::uint64_t result = value;
-    if (past != 0 && __builtin_add_overflow(value, alignment - past, &result))
-        return std::nullopt;
-    return result;
-}
-
-std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
-                                             std::uint64_t limit) noexcept {
-    a = std::max<std::uint64_t>(a, 1);
-    b = std::max<std::uint64_t>(b, 1);
-    std::uint64_t result = 0;
-    if (__builtin_mul_overflow(a / std::gcd(a, b), b, &result) || result > limit)
-        return std::nullopt;
-    return result;
-}
 
 Result<LinearPlan> plan_linear(const FrameSpec& spec, std::uint32_t stride_alignment) noexcept {
     const auto refuse = [](Errc code, std::string problem, std::string remedy) {
@@ -60,7 +43,8 @@ Result<LinearPlan> plan_linear(const FrameSpec& spec, std::uint32_t stride_align
     if (!made)
         return refuse(Errc::invalid_argument, made.error(),
                       "Ask for a smaller image or smaller alignments");
-    return LinearPlan{.layout = made->layout, .size = std::max(made->size, spec.min_size)};
+    return LinearPlan{.layout = made->layout,
+                      .size = std::max(padded_size(made->layout, spec), spec.min_size)};
 }
 
 } // namespace sluice

@@ -4,21 +4,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include <sluice/error.hpp>
 #include <sluice/frame.hpp>
 #include <sluice/frame_spec.hpp>
 
 namespace sluice {
-
-/// \p value rounded up to a multiple of \p alignment (0 counts as 1), or nothing past 64 bits.
-[[nodiscard]] std::optional<std::uint64_t> round_up(std::uint64_t value,
-                                                    std::uint64_t alignment) noexcept;
-
-/// The least common multiple, 0 counting as 1, or nothing past \p limit.
-[[nodiscard]] std::optional<std::uint64_t> common_multiple(std::uint64_t a, std::uint64_t b,
-                                                           std::uint64_t limit) noexcept;
 
 /// A frame that is not there yet.
 struct LinearPlan {

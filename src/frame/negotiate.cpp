@@ -19,6 +19,7 @@
 #include "frame/coherency.hpp"
 #include "frame/conflict.hpp"
 #include "frame/linear_plan.hpp"
+#include "frame/multiples.hpp"
 #include "frame/negotiate_words.hpp"
 #include <sluice/format.hpp>
 
@@ -117,6 +118,7 @@ public:
         for (const ImporterUse& each : importers) {
             listed_.emplace_back(each.caps->formats);
             spec_.min_size = std::max(spec_.min_size, each.caps->min_size);
+            spec_.slack = std::max(spec_.slack, each.caps->slack);
             says_stride_ = says_stride_ && each.caps->stride_alignment != 0;
         }
         align("strides in multiples of ", " bytes", &ImporterCaps::stride_alignment,
@@ -125,6 +127,8 @@ public:
               spec_.height_alignment, UINT32_MAX);
         align("offsets in multiples of ", " bytes", &ImporterCaps::offset_alignment,
               spec_.offset_alignment, UINT32_MAX);
+        align("a size in multiples of ", " bytes", &ImporterCaps::size_alignment,
+              spec_.size_alignment, UINT32_MAX);
         for (const ExporterCaps* each : exporters) {
             situation_.verdicts.push_back(coherency_of(*each, importers));
             broken_by_exporter_.push_back(broken_by(*each, situation_.verdicts.back()));
@@ -338,7 +342,7 @@ private:
             for (std::size_t i = 0; i < importers_.size(); ++i)
                 if (!contains(made.uses, importers_[i].uses - cpu_uses))
                     by_use.insert(number(Requirement::made_for_uses, i));
-            if (request_.width > made.max_width || request_.height > made.max_height)
+            if (!fits(request_, made))
                 by_use.insert(number(Requirement::size));
             const Layout first{made.format, made.modifier, 0};
             for (auto at = std::lower_bound(layouts_.begin(), layouts_.end(), first);

@@ -233,8 +233,13 @@ Result<KmsFramebuffer> KmsDevice::attach(const Frame& frame) const noexcept {
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
     if (auto known = state_->framebuffers.find(frame, {})) {
-        if (known->frame != frame) // a new one of the same buffers
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            const Attaching attaching{frame};
             FrameUse::watch(frame, state_->weak_from_this());
+        }
         return outcome(std::move(known));
     }
     if (auto used = FrameUse::begin(frame, operation); !used)

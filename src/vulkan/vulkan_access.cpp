@@ -9,6 +9,7 @@
 #include <sluice/implicit_sync.hpp>
 
 #include "core/dma_buf_text.hpp"
+#include "core/sync_file_adopt.hpp"
 #include "core/sys.hpp"
 #include "frame/frame_use.hpp"
 #include "vulkan/vulkan_attachment_state.hpp"
@@ -42,6 +43,14 @@ Result<void> create_semaphore(const VulkanDriver& driver, bool exportable, VkSem
     return sys::success();
 }
 
+Error moved_from(std::string_view operation) {
+    return Error{.code = Errc::wrong_object,
+                 .operation = std::string(operation),
+                 .object = "a VulkanAccess",
+                 .problem = "was moved from",
+                 .remedy = "Use the one that it was moved to"};
+}
+
 Error refusal(std::string_view operation, std::string object, std::string problem,
               std::string remedy) {
     return Error{.code = Errc::invalid_argument,
@@ -50,6 +59,23 @@ Error refusal(std::string_view operation, std::string object, std::string proble
                  .problem = std::move(problem),
                  .remedy = std::move(remedy)};
 }
+
+/// Stages to wait in, one for each semaphore. Few fences are pending at once: theirs fit the stack.
+class Stages {
+public:
+    Stages(std::size_t count, VkPipelineStageFlags each) {
+        if (count > few_.size())
+            many_.resize(count);
+        std::fill_n(many_.empty() ? few_.data() : many_.data(), count, each);
+    }
+    [[nodiscard]] const VkPipelineStageFlags* data() const noexcept {
+        return many_.empty() ? few_.data() : many_.data();
+    }
+
+private:
+    std::array<VkPipelineStageFlags, 16> few_{};
+    std::vector<VkPipelineStageFlags> many_;
+};
 
 /// A submission of semaphores alone. \p wait and \p signal may be timeline semaphores, with values.
 VkResult submit_hop(const VulkanDriver& driver, std::span<const VkSemaphore> waits,
@@ -62,7 +88,7 @@ VkResult submit_hop(const VulkanDriver& driver, std::span<const VkSemaphore> wai
                                                .pWaitSemaphoreValues = wait_value,
                                                .signalSemaphoreValueCount = signal_value ? 1U : 0U,
                                                .pSignalSemaphoreValues = signal_value};
-    std::vector<VkPipelineStageFlags> stages(waits.size(), VK_PIPELINE_STAGE_ALL_COMMANDS_BIT);
+    const Stages stages(waits.size(), VK_PIPELINE_STAGE_ALL_COMMANDS_BIT);
     const VkSubmitInfo submit{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
                               .pNext = &values,
                               .waitSemaphoreCount = static_cast<std::uint32_t>(waits.size()),
@@ -79,23 +105,31 @@ VkResult submit_hop(const VulkanDriver& driver, std::span<const VkSemaphore> wai
 
 // ---- one access, step by step ----
 
-Result<void> Record::begin(const VulkanDriver& driver, std::span<const VulkanUse> uses,
-                           Deadline deadline, std::string_view operation) {
+Result<void> Record::begin(const VulkanDriver& driver, const Before& before, Deadline deadline,
+                           std::string_view operation) {
     const auto give_up = [this](Error error) {
         let_go();
         return tl::unexpected(std::move(error));
     };
     stage = Stage::open;
     taken = true;
-    for (const VulkanUse& use : uses) {
+    for (const VulkanUse& use : before.uses) {
         if (use.attachment == nullptr)
             return give_up(refusal(operation, driver.name, "a use has no attachment",
                                    "Fill in VulkanUse::attachment"));
         const VulkanAttachment& attachment = *use.attachment;
-        if (VulkanAttachment::State::of(attachment).driver().info.device != driver.info.device)
+        const VulkanDeviceInfo& of = VulkanAttachment::State::of(attachment).driver().info;
+        if (of.device != driver.info.device)
             return give_up(refusal(operation, describe(attachment.frame().layout()),
                                    "it is attached to another VkDevice",
                                    "Attach the frame to this one"));
+        // Its barriers name that family.
+        if (of.queue_family != driver.info.queue_family)
+            return give_up(refusal(operation, describe(attachment.frame().layout()),
+                                   "it is attached for queue family " +
+                                       std::to_string(of.queue_family) + ", and submitted to " +
+                                       std::to_string(driver.info.queue_family),
+                                   "Attach the frame through the VulkanDevice that submits"));
         if (auto used = FrameUse::begin(attachment.frame(), operation); !used)
             return give_up(std::move(used.error()));
         kept.push_back(attachment);
@@ -122,20 +156,28 @@ Result<void> Record::begin(const VulkanDriver& driver, std::span<const VulkanUse
             return give_up(std::move(created.error()));
 
     for (std::size_t i = 0; i < buffers.size(); ++i) {
-        auto before = fence_before(*buffers[i], accesses[i]);
-        if (!before)
-            return give_up(std::move(before.error()));
-        if (before->sync_file() == nullptr || !driver.caps.imports_fences) {
-            if (auto waited = before->wait(deadline); !waited)
+        auto fences = fence_before(*buffers[i], accesses[i]);
+        if (!fences)
+            return give_up(std::move(fences.error()));
+        if (fences->sync_file() == nullptr || !driver.caps.imports_fences) {
+            if (auto waited = fences->wait(deadline); !waited)
                 return give_up(std::move(waited.error()));
             continue;
         }
-        SyncFile input = std::move(*before).take();
+        SyncFile input = std::move(*fences).take();
         auto pending = wait_for(driver, input, operation);
         if (!pending)
             return give_up(std::move(pending.error()));
         if (*pending)
             inputs.push_back(std::move(input));
+    }
+    for (const SyncFile& each : before.fences) {
+        if (!driver.caps.imports_fences) {
+            if (auto waited = each.wait(deadline); !waited)
+                return give_up(std::move(waited.error()));
+        } else if (auto pending = wait_for(driver, each, operation); !pending) {
+            return give_up(std::move(pending.error()));
+        }
     }
     return sys::success();
 }
@@ -185,16 +227,27 @@ Result<bool> Record::wait_for(const VulkanDriver& driver, const SyncFile& input,
     return true;
 }
 
-Result<void> Record::arm(const VulkanDriver& driver, std::string_view operation) {
-    if (done_used) {
-        const VkResult result = driver.vk.ResetFences(driver.info.device, 1, &done);
+bool Record::done_pending(const VulkanDriver& driver) const noexcept {
+    const auto is_pending = [&](const Done& which) {
+        if (!which.pending)
+            return false;
+        // A device that is lost does nothing any more.
+        const VkResult status = driver.vk.GetFenceStatus(driver.info.device, which.fence);
+        return status != VK_SUCCESS && status != VK_ERROR_DEVICE_LOST;
+    };
+    return is_pending(done) || is_pending(hopped);
+}
+
+Result<void> Record::arm(const VulkanDriver& driver, Done& which, std::string_view operation) {
+    if (which.used) {
+        const VkResult result = driver.vk.ResetFences(driver.info.device, 1, &which.fence);
         if (result != VK_SUCCESS)
             return tl::unexpected(failed_vk(result, operation, driver.name,
                                             "vkResetFences failed; nothing was submitted",
                                             "Free device memory and submit again"));
-        done_used = false;
+        which.used = false;
     }
-    if (done != VK_NULL_HANDLE)
+    if (which.fence != VK_NULL_HANDLE)
         return sys::success();
     const VkFenceCreateInfo create{
         .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .pNext = nullptr, .flags = 0};
@@ -204,32 +257,35 @@ Result<void> Record::arm(const VulkanDriver& driver, std::string_view operation)
         return tl::unexpected(failed_vk(result, operation, driver.name,
                                         "vkCreateFence failed; nothing was submitted",
                                         "Free device objects and submit again"));
-    done = created;
+    which.fence = created;
     return sys::success();
 }
 
 Result<void> Record::fetch_fence(const VulkanDriver& driver, Deadline deadline,
                                  std::string_view operation) {
+    if (fetched)
+        return sys::success();
     if (!driver.caps.exports_fences) {
         // With nothing to export the GPU is waited for, here and now.
-        if (!fenced) {
-            if (auto armed = arm(driver, operation); !armed)
+        if (!done.pending) {
+            if (auto armed = arm(driver, done, operation); !armed)
                 return armed;
-            const VkResult result = driver.vk.QueueSubmit(driver.info.queue, 0, nullptr, done);
+            const VkResult result =
+                driver.vk.QueueSubmit(driver.info.queue, 0, nullptr, done.fence);
             if (result != VK_SUCCESS)
                 return tl::unexpected(failed_vk(result, operation, driver.name,
                                                 "the GPU could not be asked for its end "
                                                 "(vkQueueSubmit of a fence)",
                                                 "Wait for the queue (vkQueueWaitIdle)"));
-            fenced = true;
-            done_used = true;
+            done.pending = done.used = true;
         }
         const auto left = std::chrono::nanoseconds(deadline - Deadline::clock::now()).count();
         const VkResult result =
-            driver.vk.WaitForFences(driver.info.device, 1, &done, VK_TRUE,
+            driver.vk.WaitForFences(driver.info.device, 1, &done.fence, VK_TRUE,
                                     static_cast<std::uint64_t>(std::max(left, decltype(left){0})));
         if (result == VK_SUCCESS) {
-            fenced = false; // nothing is in flight any more
+            done.pending = false;
+            fetched = true;
             return sys::success();
         }
         Error error =
@@ -254,35 +310,46 @@ Result<void> Record::fetch_fence(const VulkanDriver& driver, Deadline deadline,
                       "Wait for the queue (vkQueueWaitIdle) before anyone else uses the frame"));
     }
     spoiled = false;
-    if (fd < 0) // the specification's way to say that it has signalled already
-        return sys::success();
-    auto exported = SyncFile::from_fd(UniqueFd(std::move(fd)));
-    if (!exported) {
-        stage = Stage::lost;
-        Error& error = exported.error();
-        error.operation = operation;
-        error.problem = "the work was submitted, but the driver's fence for it " + error.problem;
-        error.remedy = "Wait for the queue (vkQueueWaitIdle) before anyone else uses the frame";
-        return tl::unexpected(std::move(error));
-    }
-    fence = std::move(*exported);
+    fetched = true;
+    // Below 0 is the specification's way to say that it has signalled already. What the driver
+    // gave instead of a fence the kernel tells where it goes into a buffer.
+    if (fd >= 0)
+        fence = SyncFileAdopt::adopt(UniqueFd(std::move(fd)));
     return sys::success();
 }
 
 Result<void> Record::hand_over(Deadline deadline, std::string_view operation) {
     Result<void> all = sys::success();
+    if (buffers.empty()) // no kernel looks at it on the way
+        if (auto status = fence.status(); !status)
+            all = tl::unexpected(std::move(status.error()));
     // One that has signalled needs not be waited for by anybody.
-    if (fence.fd() >= 0)
-        for (std::size_t i = 0; i < buffers.size(); ++i) {
-            auto left = fence_after(*buffers[i], fence, accesses[i], deadline);
-            if (!left && all) {
-                left.error().operation = operation;
-                left.error().problem += "; the work was submitted";
-                all = std::move(left);
-            }
-        }
-    let_go();
-    stage = Stage::ended;
+    for (std::size_t i = 0; i < buffers.size() && fence.fd() >= 0; ++i) {
+        auto left = fence_after(*buffers[i], fence, accesses[i], deadline);
+        if (!left && all)
+            all = std::move(left);
+    }
+    if (!all && all.error().code == Errc::wrong_object) {
+        spoiled = true; // nothing tells when the GPU is done
+        all.error().problem += "; the driver gave no fence";
+        all.error().remedy = "Use another driver";
+    } else if (!all && all.error().code != Errc::fence_failed) {
+        // A buffer that does not carry the fence needs none once that has signalled.
+        auto waited = fence.wait(deadline);
+        if (waited || waited.error().code == Errc::fence_failed)
+            all = std::move(waited);
+    }
+    if (all || all.error().code == Errc::fence_failed) {
+        let_go();
+        stage = Stage::ended;
+    }
+    if (!all) {
+        all.error().operation = operation;
+        all.error().problem += "; the work was submitted";
+        if (stage == Stage::open)
+            all.error().remedy += ". Until then wait for the queue (vkQueueWaitIdle) before anyone "
+                                  "else uses the frame";
+    }
     return all;
 }
 
@@ -307,77 +374,86 @@ VulkanAccess& VulkanAccess::operator=(VulkanAccess&& other) noexcept = default;
 VulkanAccess::~VulkanAccess() = default;
 
 std::span<const VkSemaphore> VulkanAccess::wait_semaphores() const noexcept {
-    return std::span(record_->waits).first(record_->wait_count);
+    return record_ ? std::span<const VkSemaphore>(record_->waits).first(record_->wait_count)
+                   : std::span<const VkSemaphore>();
 }
 
 VkSemaphore VulkanAccess::signal_semaphore() const noexcept {
-    return record_->signal;
+    return record_ ? record_->signal : VK_NULL_HANDLE;
 }
 
 const SyncFile& VulkanAccess::fence() const noexcept {
-    return record_->fence;
+    static const SyncFile none = SyncFile::signalled();
+    return record_ ? record_->fence : none;
 }
 
 Result<void> VulkanAccess::wait_on_timeline(VkSemaphore timeline, std::uint64_t value) noexcept {
+    constexpr std::string_view operation = "VulkanAccess::wait_on_timeline";
+    if (!record_)
+        return tl::unexpected(moved_from(operation));
     const VulkanDriver& driver = *record_.get_deleter().device->driver;
+    if (record_->hopped.pending)
+        return tl::unexpected(refusal(operation, driver.name, "this access has been waited on",
+                                      "Call it once for each access"));
+    // The semaphores are the hop's until it is done, also where the access is given up.
+    if (auto armed = Record::arm(driver, record_->hopped, operation); !armed)
+        return armed;
     const VkResult result =
-        submit_hop(driver, wait_semaphores(), nullptr, timeline, &value, VK_NULL_HANDLE);
+        submit_hop(driver, wait_semaphores(), nullptr, timeline, &value, record_->hopped.fence);
     if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, "VulkanAccess::wait_on_timeline", driver.name,
+        return tl::unexpected(failed_vk(result, operation, driver.name,
                                         "vkQueueSubmit failed; nothing was submitted",
                                         "Free device memory and try again"));
+    record_->hopped.pending = record_->hopped.used = true;
     record_->wait_count = 0;
     return sys::success();
 }
 
 Result<void> VulkanAccess::end(Deadline deadline) noexcept {
     constexpr std::string_view operation = "VulkanAccess::end";
-    if (!record_ || record_->stage != Record::Stage::open)
+    if (!record_)
+        return tl::unexpected(moved_from(operation));
+    if (record_->stage != Record::Stage::open)
         return sys::success();
     const VulkanDriver& driver = *record_.get_deleter().device->driver;
-    if (auto fetched = record_->fetch_fence(driver, deadline, operation); !fetched) {
-        if (record_->stage == Record::Stage::lost)
-            record_->let_go();
+    if (auto fetched = record_->fetch_fence(driver, deadline, operation); !fetched)
         return fetched;
-    }
     return record_->hand_over(deadline, operation);
 }
 
 Result<void> VulkanAccess::end_after_timeline(VkSemaphore timeline, std::uint64_t value,
                                               Deadline deadline) noexcept {
     constexpr std::string_view operation = "VulkanAccess::end_after_timeline";
-    if (!record_ || record_->stage != Record::Stage::open)
+    if (!record_)
+        return tl::unexpected(moved_from(operation));
+    if (record_->stage != Record::Stage::open)
         return sys::success();
     const VulkanDriver& driver = *record_.get_deleter().device->driver;
     const std::array waits{timeline};
-    if (!record_->spoiled && !record_->fenced) { // not submitted before
+    if (!record_->spoiled && !record_->fetched && !record_->done.pending) { // not submitted before
         const bool exports = driver.caps.exports_fences;
         if (!exports)
-            if (auto armed = record_->arm(driver, operation); !armed)
+            if (auto armed = Record::arm(driver, record_->done, operation); !armed)
                 return armed;
         const VkResult result = submit_hop(driver, waits, &value, record_->signal, nullptr,
-                                           exports ? VK_NULL_HANDLE : record_->done);
+                                           exports ? VK_NULL_HANDLE : record_->done.fence);
         if (result != VK_SUCCESS)
             return tl::unexpected(failed_vk(result, operation, driver.name,
                                             "vkQueueSubmit failed; the fence is not to be had",
                                             "Free device memory and end it again"));
         if (!exports)
-            record_->fenced = record_->done_used = true;
+            record_->done.pending = record_->done.used = true;
     }
     return end(deadline);
 }
 
 Result<void> VulkanAccess::wait(Deadline deadline) const noexcept {
     constexpr std::string_view operation = "VulkanAccess::wait";
-    if (record_->stage != Record::Stage::ended) {
-        const VulkanDriver& driver = *record_.get_deleter().device->driver;
-        return tl::unexpected(refusal(
-            operation, driver.name,
-            record_->stage == Record::Stage::lost ? "the driver gave no fence for this access"
-                                                  : "the access has not ended",
-            record_->stage == Record::Stage::lost ? "Wait for the queue (vkQueueWaitIdle)"
-                                                  : "Submit and end it first"));
-    }
+    if (!record_)
+        return tl::unexpected(moved_from(operation));
+    if (record_->stage != Record::Stage::ended)
+        return tl::unexpected(refusal(operation, record_.get_deleter().device->driver->name,
+                                      "the access has not ended", "Submit and end it first"));
     if (auto waited = record_->fence.wait(deadline); !waited) {
         waited.error().operation = operation;
         return waited;
@@ -394,11 +470,13 @@ Result<void> VulkanAccess::wait(Deadline deadline) const noexcept {
 
 // ---- VulkanDevice ----
 
-Result<VulkanAccess> VulkanDevice::begin_access(std::span<const VulkanUse> uses,
-                                                Deadline deadline) const noexcept {
+Result<VulkanAccess>
+VulkanDevice::begin_access(std::span<const VulkanUse> uses, Deadline deadline,
+                           std::span<const SyncFile> wait_fences) const noexcept {
+    constexpr std::string_view operation = "VulkanDevice::begin_access";
     VulkanAccess access(state_, state_->accesses.take(*state_->driver));
     if (auto begun =
-            access.record_->begin(*state_->driver, uses, deadline, "VulkanDevice::begin_access");
+            access.record_->begin(*state_->driver, {uses, wait_fences}, deadline, operation);
         !begun)
         return tl::unexpected(std::move(begun.error()));
     return access;
@@ -410,47 +488,30 @@ Result<SyncFile> VulkanDevice::submit(const VulkanSubmitInfo& info) const noexce
     const Deadline deadline = deadline_in(info.patience);
     const VulkanAccess access(state_, state_->accesses.take(driver));
     Record& record = *access.record_;
-    if (auto armed = record.arm(driver, operation); !armed)
+    if (auto armed = Record::arm(driver, record.done, operation); !armed)
         return tl::unexpected(std::move(armed.error()));
-    if (auto begun = record.begin(driver, info.uses, deadline, operation); !begun)
+    if (auto begun = record.begin(driver, {info.uses, info.wait_fences}, deadline, operation);
+        !begun)
         return tl::unexpected(std::move(begun.error()));
-    for (const SyncFile& each : info.wait_fences) {
-        if (!driver.caps.imports_fences) {
-            if (auto waited = each.wait(deadline); !waited)
-                return tl::unexpected(std::move(waited.error()));
-        } else if (auto waits = record.wait_for(driver, each, operation); !waits) {
-            return tl::unexpected(std::move(waits.error()));
-        }
-    }
 
-    // Few fences are pending at once: their stages fit the stack.
     const auto waits = access.wait_semaphores();
-    std::array<VkPipelineStageFlags, 16> few_stages{};
-    std::vector<VkPipelineStageFlags> many_stages;
-    VkPipelineStageFlags* stages = few_stages.data();
-    if (waits.size() > few_stages.size()) {
-        many_stages.resize(waits.size());
-        stages = many_stages.data();
-    }
-    std::fill_n(stages, waits.size(), info.wait_stages);
-
+    const Stages stages(waits.size(), info.wait_stages);
     const VkSubmitInfo submit{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
                               .pNext = nullptr,
                               .waitSemaphoreCount = static_cast<std::uint32_t>(waits.size()),
                               .pWaitSemaphores = waits.data(),
-                              .pWaitDstStageMask = stages,
+                              .pWaitDstStageMask = stages.data(),
                               .commandBufferCount =
                                   static_cast<std::uint32_t>(info.command_buffers.size()),
                               .pCommandBuffers = info.command_buffers.data(),
                               .signalSemaphoreCount = driver.caps.exports_fences ? 1U : 0U,
                               .pSignalSemaphores = &record.signal};
-    const VkResult result = driver.vk.QueueSubmit(driver.info.queue, 1, &submit, record.done);
+    const VkResult result = driver.vk.QueueSubmit(driver.info.queue, 1, &submit, record.done.fence);
     if (result != VK_SUCCESS)
         return tl::unexpected(failed_vk(result, operation, driver.name,
                                         "vkQueueSubmit failed; nothing was submitted",
                                         "Free device memory and submit again"));
-    record.fenced = true;
-    record.done_used = true;
+    record.done.pending = record.done.used = true;
     if (auto fetched = record.fetch_fence(driver, deadline, operation); !fetched)
         return tl::unexpected(std::move(fetched.error()));
     if (auto handed = record.hand_over(deadline, operation); !handed)

@@ -19,8 +19,9 @@ void destroy(const VulkanDriver& driver, const Record& record) noexcept {
         vk.DestroySemaphore(driver.info.device, wait, nullptr);
     if (record.signal != VK_NULL_HANDLE)
         vk.DestroySemaphore(driver.info.device, record.signal, nullptr);
-    if (record.done != VK_NULL_HANDLE)
-        vk.DestroyFence(driver.info.device, record.done, nullptr);
+    for (const Record::Done* each : {&record.done, &record.hopped})
+        if (each->fence != VK_NULL_HANDLE)
+            vk.DestroyFence(driver.info.device, each->fence, nullptr);
 }
 
 /// Forgets the access and keeps the objects.
@@ -32,13 +33,27 @@ void forget(Record& record) noexcept {
     record.accesses.clear();
     record.inputs.clear();
     record.fence = SyncFile::signalled();
-    record.fenced = false;
+    record.fetched = false;
+    record.done.pending = false;
+    record.hopped.pending = false;
 }
 
-/// Whether the GPU is done, as far as `done` tells.
-bool is_done(const VulkanDriver& driver, const Record& record) noexcept {
-    return !record.fenced ||
-           driver.vk.GetFenceStatus(driver.info.device, record.done) == VK_SUCCESS;
+/// Waits for the GPU to be done with \p record. \returns whether it is, or is lost.
+bool wait_for(const VulkanDriver& driver, const Record& record, Deadline deadline) noexcept {
+    for (const Record::Done* each : {&record.done, &record.hopped}) {
+        if (!each->pending)
+            continue;
+        const auto left = std::chrono::nanoseconds(deadline - Deadline::clock::now()).count();
+        const VkResult waited =
+            driver.vk.WaitForFences(driver.info.device, 1, &each->fence, VK_TRUE,
+                                    static_cast<std::uint64_t>(std::max(left, decltype(left){0})));
+        if (waited != VK_SUCCESS && waited != VK_ERROR_DEVICE_LOST)
+            return false;
+    }
+    if (record.fence.fd() < 0)
+        return true;
+    const auto waited = record.fence.wait(deadline);
+    return waited || waited.error().code == Errc::fence_failed;
 }
 
 /// How many fences are looked at in one call.
@@ -64,8 +79,9 @@ Record* VulkanAccessPool::take(const VulkanDriver& driver) {
 void VulkanAccessPool::give_back(const VulkanDriver& driver, Record* record) noexcept {
     record->let_go();
     const std::scoped_lock held(lock_);
-    const bool submitted = record->stage == Record::Stage::ended || record->fenced;
-    if (submitted && (record->fenced || record->fence.fd() >= 0)) {
+    if (record->spoiled)
+        record->fence = SyncFile::signalled(); // whatever it is, it tells nothing
+    if (record->done.pending || record->hopped.pending || record->fence.fd() >= 0) {
         in_flight_.push_back(record);
     } else if (record->spoiled) {
         drop(driver, record); // whoever gave it up has waited for the queue
@@ -85,9 +101,7 @@ void VulkanAccessPool::collect_locked(const VulkanDriver& driver) noexcept {
     std::array<pollfd, batch> fences{};
     bool any = false;
     for (std::size_t i = 0; i < count; ++i) {
-        fences[i] = {.fd = in_flight_[i]->fenced ? -1 : in_flight_[i]->fence.fd(),
-                     .events = POLLIN,
-                     .revents = 0};
+        fences[i] = {.fd = in_flight_[i]->fence.fd(), .events = POLLIN, .revents = 0};
         any = any || fences[i].fd >= 0;
     }
     if (any && sys::poll_now(std::span(fences).first(count)) < 0)
@@ -95,8 +109,8 @@ void VulkanAccessPool::collect_locked(const VulkanDriver& driver) noexcept {
     std::size_t kept = 0;
     for (std::size_t i = 0; i < in_flight_.size(); ++i) {
         Record* record = in_flight_[i];
-        const bool done = i < count && (record->fenced ? is_done(driver, *record)
-                                                       : (fences[i].revents & POLLIN) != 0);
+        const bool done = i < count && (fences[i].fd < 0 || (fences[i].revents & POLLIN) != 0) &&
+                          !record->done_pending(driver);
         if (!done) {
             in_flight_[kept++] = record;
         } else if (record->spoiled) {
@@ -120,17 +134,7 @@ void VulkanAccessPool::clear(const VulkanDriver& driver, Deadline deadline) noex
     for (Record* record : in_flight_) {
         // Destroying what the GPU still uses is undefined, and so would be waiting for ever for a
         // GPU that hangs: what it does not let go of in time is left as it is.
-        bool done = false;
-        if (record->fenced) {
-            const auto left = std::chrono::nanoseconds(deadline - Deadline::clock::now()).count();
-            const VkResult waited = driver.vk.WaitForFences(
-                driver.info.device, 1, &record->done, VK_TRUE,
-                static_cast<std::uint64_t>(std::max(left, decltype(left){0})));
-            done = waited == VK_SUCCESS || waited == VK_ERROR_DEVICE_LOST;
-        } else {
-            const auto waited = record->fence.wait(deadline);
-            done = waited || waited.error().code == Errc::fence_failed;
-        }
+        const bool done = wait_for(driver, *record, deadline);
         everything = everything && done;
         if (done)
             destroy(driver, *record);

@@ -22,32 +22,49 @@ struct VulkanAccess::Record {
     enum class Stage : std::uint8_t {
         idle,
         open,  // begun
-        ended, // `fence` is the submission's
-        lost,  // ended, but the driver gave no fence for it
+        ended, // `fence` is the submission's, and others have it
     };
 
-    /// Takes the buffers of \p uses for the GPU and makes `waits` of what they have to wait for.
+    /// Tells when the GPU is done with a submission of ours.
+    struct Done {
+        VkFence fence = VK_NULL_HANDLE;
+        bool used = false;    // it has to be reset before it is used again
+        bool pending = false; // a submission that is not known to be done signals it
+    };
+
+    /// What a submission is about, and waits for.
+    struct Before {
+        std::span<const VulkanUse> uses;
+        std::span<const SyncFile> fences; // besides those of the buffers
+    };
+
+    /// Takes the buffers for the GPU and makes `waits` of what it has to wait for.
     /// \returns nothing, or why not, in the name of \p operation, and nothing is taken.
-    Result<void> begin(const VulkanDriver& driver, std::span<const VulkanUse> uses,
-                       Deadline deadline, std::string_view operation);
+    Result<void> begin(const VulkanDriver& driver, const Before& before, Deadline deadline,
+                       std::string_view operation);
     /// Makes the GPU wait for \p fence too, unless it has signalled. \returns whether it is
     /// pending.
     Result<bool> wait_for(const VulkanDriver& driver, const SyncFile& fence,
                           std::string_view operation);
-    /// Fetches the fence of what was submitted. \returns nothing, or the failure: still open where
-    /// it can be fetched again, lost otherwise.
+    /// Fetches the fence of what was submitted, unless it is there. \returns nothing, or the
+    /// failure, after which it can be fetched again.
     Result<void> fetch_fence(const VulkanDriver& driver, Deadline deadline,
                              std::string_view operation);
-    /// Leaves `fence` in the buffers and lets them go.
+    /// Leaves `fence` in the buffers, or waits for it where one does not take it, and lets them go.
+    /// \returns nothing, or the failure; the buffers are held then, unless it is `fence_failed`.
     Result<void> hand_over(Deadline deadline, std::string_view operation);
     /// Lets the buffers go as they are.
     void let_go() noexcept;
-    /// Makes `done` fit to be signalled by a submission.
-    Result<void> arm(const VulkanDriver& driver, std::string_view operation);
+    /// Makes \p which fit to be signalled by a submission.
+    static Result<void> arm(const VulkanDriver& driver, Done& which, std::string_view operation);
+    /// Whether the GPU may still be at something of this record; where `fence` is to be asked too
+    /// it is left to the caller.
+    [[nodiscard]] bool done_pending(const VulkanDriver& driver) const noexcept;
 
     // Made once, used again and again.
     VkSemaphore signal = VK_NULL_HANDLE; // exported as SYNC_FD, which also unsignals it
-    VkFence done = VK_NULL_HANDLE;       // where it is we who submit
+    Done done;                           // the work, where it is we who submit it
+    Done hopped;                         // what passes `waits` on to a timeline
     std::vector<VkSemaphore> waits;      // a SYNC_FD each, imported for one wait
 
     // Of one access; the vectors keep their memory.
@@ -59,10 +76,9 @@ struct VulkanAccess::Record {
     std::vector<SyncFile> inputs;       // fences of the buffers that the GPU waits for
     std::optional<BufferLock> lock;     // on `buffers`, while the access is open
     SyncFile fence = SyncFile::signalled();
-    bool taken = false;     // `kept` and `lock` are held
-    bool fenced = false;    // `done` tells when the GPU is done with this access
-    bool done_used = false; // `done` has to be reset before it is used again
-    bool spoiled = false;   // `signal` may be signalled for ever: not to be used again
+    bool taken = false;   // `kept` and `lock` are held
+    bool fetched = false; // `fence` is the submission's
+    bool spoiled = false; // `signal` may be signalled for ever: not to be used again
 };
 
 /// The records of one device.

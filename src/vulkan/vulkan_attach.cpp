@@ -11,6 +11,7 @@
 #include <drm_fourcc.h>
 
 #include "frame/frame_use.hpp"
+#include "frame/linear_layout.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 #include "vulkan/vulkan_error.hpp"
 #include "vulkan/vulkan_image_state.hpp"
@@ -28,6 +29,7 @@ struct Subject {
     const VulkanDriver& device;
     const Frame& frame;
     VkFormat format = VK_FORMAT_UNDEFINED;
+    VkFormat srgb = VK_FORMAT_UNDEFINED; // for views of it
     VkComponentMapping components = {};
     VkExtent2D extent = {};
     std::uint32_t first_plane = 0;
@@ -49,7 +51,8 @@ struct Subject {
     [[nodiscard]] VulkanImageKind kind() const noexcept {
         return {.format = format,
                 .usage = usage,
-                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0};
+                .flags = disjoint() ? VkImageCreateFlags{VK_IMAGE_CREATE_DISJOINT_BIT} : 0,
+                .srgb = srgb};
     }
     [[nodiscard]] std::string text() const {
         return describe(frame.layout()) +
@@ -67,6 +70,26 @@ tl::unexpected<Error> refuse(const Subject& subject, Errc code, std::string prob
                                 .object = subject.text(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
+}
+
+/// What only reads; all other uses may write, also storage that a shader reads alone.
+constexpr VkImageUsageFlags reading = VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_SAMPLED_BIT |
+                                      VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT;
+
+/// Planes that lie on each other, which no driver need be asked about.
+Result<void> check_planes(const Subject& subject) {
+    if (subject.plane_count == 1)
+        return {};
+    const auto both = overlapping_planes(subject.frame.layout());
+    if (!both)
+        return {};
+    const auto& planes = subject.frame.layout().planes;
+    return refuse(subject, Errc::invalid_argument,
+                  "plane " + std::to_string(both->second) + " at offset " +
+                      std::to_string(planes[both->second].offset) + " overlaps plane " +
+                      std::to_string(both->first) + " at offset " +
+                      std::to_string(planes[both->first].offset),
+                  "Pass the offsets that the exporter tells");
 }
 
 /// What the driver says of the frame's modifier, where it takes the frame.
@@ -109,7 +132,10 @@ Result<VulkanModifierCaps> check_modifier(const Subject& subject) {
                       "buffer");
     const VkExtent2D most = found->max_extent;
     if (most.width == 0)
-        return refuse(subject, Errc::unsupported, "the driver has no such image for this usage",
+        return refuse(subject, Errc::unsupported,
+                      subject.srgb == VK_FORMAT_UNDEFINED
+                          ? "the driver has no such image for this usage"
+                          : "the driver has no such image with sRGB views for this usage",
                       "Ask for less usage, or attach the planes one by one "
                       "(VulkanAttachInfo::view)");
     if (!found->importable)
@@ -138,6 +164,7 @@ VkResult create_image(const Subject& subject, VkImage& image) {
                          .extent = subject.extent,
                          .usage = subject.usage,
                          .flags = subject.kind().flags,
+                         .srgb = subject.srgb,
                          .layout = subject.device.caps.modifiers ? &layout : nullptr},
                         image);
 }
@@ -186,16 +213,26 @@ Result<void> import_and_bind(const Subject& subject, VulkanImageHandles& image,
     for (std::uint32_t i = 0; i < count; ++i) {
         VulkanMemoryNeeds needs =
             image_needs(subject.device, image.image, disjoint ? std::optional(i) : std::nullopt);
-        needs.dedicated = needs.dedicated || (dedicated_only && !disjoint);
+        needs.dedicated_required = needs.dedicated_required || (dedicated_only && !disjoint);
+        needs.dedicated = needs.dedicated || needs.dedicated_required;
         if (start % std::max<VkDeviceSize>(needs.requirements.alignment, 1) != 0)
             return refuse(subject, Errc::unsupported,
                           "the frame begins at byte " + std::to_string(start) +
                               " of its buffer, and the driver wants a multiple of " +
                               std::to_string(needs.requirements.alignment),
                           "Enable VK_EXT_image_drm_format_modifier, or move the frame");
+        // Memory for one image alone has its size, and the image lies at its beginning:
+        // VUID-VkMemoryDedicatedAllocateInfo-image-02964, -VkBindImageMemoryInfo-memory-02628.
+        if (start != 0 && needs.dedicated_required)
+            return refuse(subject, Errc::unsupported,
+                          "it begins at byte " + std::to_string(start) +
+                              " of its buffer, and the driver wants the buffer for it alone",
+                          "Enable VK_EXT_image_drm_format_modifier, or put it at the beginning of "
+                          "a buffer of its own");
+        needs.dedicated = needs.dedicated && start == 0;
         needs.requirements.size += start;
-        auto memory =
-            import_memory(subject.device, needs, subject.buffer(i), {operation, subject.text()});
+        auto memory = import_memory(subject.device, needs, subject.buffer(i),
+                                    {operation, [&subject] { return subject.text(); }});
         if (!memory)
             return tl::unexpected(std::move(memory.error()));
         image.memories[i] = *memory;
@@ -237,17 +274,23 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
     if (format == nullptr)
         return refuse(subject, Errc::unsupported, "Vulkan has no format with its bytes",
                       "Use one of vulkan_formats()");
+    if (const char* use = misplaced_use(*format, info.usage, info.view))
+        return refuse(subject, Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     if (info.view) {
         if (*info.view >= format->view_count)
             return refuse(subject, Errc::invalid_argument,
                           "there is no view " + std::to_string(*info.view) + ", the format has " +
                               std::to_string(format->view_count),
                           "Count the views from 0");
-        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && layout.plane_count != 1)
+        if (info.srgb_views)
+            return refuse(subject, Errc::invalid_argument, "a part of a frame has no sRGB views",
+                          "Attach the frame as a whole, or leave sRGB views out");
+        if (layout.modifier != DRM_FORMAT_MOD_LINEAR && !view_is_whole(*format))
             return refuse(subject, Errc::unsupported,
-                          "a plane of modifier " + modifier_name(layout.modifier) +
-                              " means nothing without the others",
-                          "Attach the frame as a whole");
+                          "how the pixels lie with modifier " + modifier_name(layout.modifier) +
+                              " depends on their size and on the other planes, which a view "
+                              "changes",
+                          "Attach the frame as a whole, or allocate it LINEAR");
         const VulkanPlaneView& view = format->views[*info.view];
         const auto texels = [](std::uint32_t pixels, std::uint32_t size) {
             return pixels / size + (pixels % size != 0 ? 1 : 0);
@@ -273,10 +316,24 @@ Result<Subject> subject_of(const VulkanDriver& device, const Frame& frame,
                       "Attach the planes one by one (VulkanAttachInfo::view)");
     subject.format = format->format;
     subject.components = whole_components(layout.format);
+    if (auto apart = check_planes(subject); !apart)
+        return tl::unexpected(std::move(apart.error()));
+    if (info.srgb_views) {
+        auto srgb = srgb_views_of(*format, info.usage, operation, subject.text());
+        if (!srgb)
+            return tl::unexpected(std::move(srgb.error()));
+        subject.srgb = *srgb;
+    }
     return subject;
 }
 
 Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
+    for (std::uint32_t i = 0; i < subject.plane_count; ++i)
+        if (subject.device.strict && (i == 0 || subject.disjoint()))
+            if (auto same = check_identity(subject.buffer(i),
+                                           {operation, [&subject] { return subject.text(); }});
+                !same)
+                return same;
     auto caps = check_modifier(subject);
     if (!caps)
         return tl::unexpected(std::move(caps.error()));
@@ -294,37 +351,57 @@ Result<void> attach_subject(const Subject& subject, VulkanImageHandles& image) {
 
 } // namespace
 
-Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
-                                         const VulkanAttachInfo& info) const noexcept {
+Result<std::shared_ptr<const VulkanImage::State>>
+VulkanDevice::State::attach(const Frame& frame, const VulkanAttachInfo& info,
+                            VulkanAttachmentCache::Lookup lookup) {
     const VulkanAttachmentKey key{.kind = VulkanAttachmentKey::Kind::image,
                                   .part = info.view.value_or(VulkanAttachmentKey::whole),
-                                  .usage = info.usage};
+                                  .usage = info.usage,
+                                  .srgb_views = info.srgb_views};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
-    if (auto known = state_->attachments.find(frame, key)) {
-        if (known->frame != frame) // a new one of the same buffers
-            FrameUse::watch(frame, state_->weak_from_this());
-        return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(known)),
-                           frame);
+    if (auto may = check_mode(*driver, frame, (info.usage & ~reading) != 0, operation); !may)
+        return tl::unexpected(std::move(may.error()));
+    if (auto known = attachments.find(frame, key, lookup)) {
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            FrameUse::watch(frame, watcher);
+            FrameUse::end(frame);
+        }
+        return std::static_pointer_cast<const VulkanImage::State>(std::move(known));
     }
-    auto subject = subject_of(*state_->driver, frame, info);
+    auto subject = subject_of(*driver, frame, info);
     if (!subject)
         return tl::unexpected(std::move(subject.error()));
     if (auto used = FrameUse::begin(frame, operation); !used)
         return tl::unexpected(std::move(used.error()));
-    VulkanImageHandles handles(state_->driver);
+    VulkanImageHandles handles(driver);
     auto made = attach_subject(*subject, handles);
     if (made)
-        FrameUse::watch(frame, state_->weak_from_this());
-    std::shared_ptr<const VulkanAttachment::State> state;
+        FrameUse::watch(frame, watcher);
+    std::shared_ptr<const VulkanAttachment::State> attached;
     if (made)
-        state = state_->attachments.insert(
-            key, std::make_shared<const VulkanImage::State>(std::move(handles), subject->format,
-                                                            subject->components, frame));
+        attached = attachments.insert(key, std::make_shared<const VulkanImage::State>(
+                                               std::move(handles),
+                                               VulkanImageViewing{.format = subject->format,
+                                                                  .srgb = subject->srgb,
+                                                                  .components = subject->components,
+                                                                  .usage = subject->usage},
+                                               frame));
     FrameUse::end(frame);
     if (!made)
         return tl::unexpected(std::move(made.error()));
-    return VulkanImage(std::static_pointer_cast<const VulkanImage::State>(std::move(state)), frame);
+    return std::static_pointer_cast<const VulkanImage::State>(std::move(attached));
+}
+
+Result<VulkanImage> VulkanDevice::attach(const Frame& frame,
+                                         const VulkanAttachInfo& info) const noexcept {
+    auto attached = state_->attach(frame, info, VulkanAttachmentCache::Lookup::of_a_new_call);
+    if (!attached)
+        return tl::unexpected(std::move(attached.error()));
+    return VulkanImage(std::move(*attached), frame);
 }
 
 } // namespace sluice

@@ -17,6 +17,7 @@ struct VulkanAttachmentKey {
     Kind kind = Kind::image;
     std::uint32_t part = whole; // the view of an image, or the frame's buffer
     std::uint32_t usage = 0;
+    bool srgb_views = false;
 
     [[nodiscard]] bool operator==(const VulkanAttachmentKey&) const noexcept = default;
     [[nodiscard]] std::uint64_t hash() const noexcept {

@@ -22,6 +22,12 @@ namespace sluice {
 
 namespace {
 
+/// What only reads; all other uses may write, also storage that a shader reads alone.
+constexpr VkBufferUsageFlags reading =
+    VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+    VK_BUFFER_USAGE_UNIFORM_BUFFER_BIT | VK_BUFFER_USAGE_INDEX_BUFFER_BIT |
+    VK_BUFFER_USAGE_VERTEX_BUFFER_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT;
+
 constexpr auto dma_buf = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
 
 /// A VkBuffer and its memory, destroyed together, buffer first.
@@ -49,7 +55,7 @@ struct Handles {
 /// What is to be made, in words for the Errors.
 struct Order {
     const VulkanDriver& driver;
-    VulkanMemoryPurpose purpose;
+    const VulkanMemoryPurpose& purpose;
     VkBufferUsageFlags usage = 0;
     VkDeviceSize size = 0;
     VkExternalMemoryFeatureFlags direction = 0; // importable or exportable
@@ -59,7 +65,7 @@ tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std:
                              std::string remedy) {
     return tl::unexpected(Error{.code = code,
                                 .operation = purpose.operation,
-                                .object = purpose.object,
+                                .object = purpose.object(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
 }
@@ -130,7 +136,7 @@ Result<VulkanMemoryNeeds> create(const Order& order, Handles& into) {
     const VkResult result = driver.vk.CreateBuffer(driver.info.device, &info, nullptr, &created);
     if (result != VK_SUCCESS)
         return tl::unexpected(
-            failed_vk(result, purpose.operation, purpose.object,
+            failed_vk(result, purpose.operation, purpose.object(),
                       "vkCreateBuffer failed for " + std::to_string(size) + " bytes",
                       "Free buffers that are no longer used"));
     into.buffer = created;
@@ -162,13 +168,16 @@ Result<void> bind(const VulkanMemoryPurpose& purpose, const VulkanMemory& memory
     const VkResult result =
         driver.vk.BindBufferMemory(driver.info.device, into.buffer, memory.handle, 0);
     if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object,
+        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object(),
                                         "the memory could not be bound",
                                         "Free device memory and try again"));
     return {};
 }
 
 Result<void> import(const Order& order, const DmaBuf& buffer, Handles& into) {
+    if (order.driver.strict)
+        if (auto same = check_identity(buffer, order.purpose); !same)
+            return same;
     const auto needs = create(order, into);
     if (!needs)
         return tl::unexpected(needs.error());
@@ -198,6 +207,21 @@ VkBufferMemoryBarrier barrier(VkBuffer buffer) noexcept {
                                  .buffer = buffer,
                                  .offset = 0,
                                  .size = VK_WHOLE_SIZE};
+}
+
+/// The same without stages and access, for the larger masks of synchronization2.
+VkBufferMemoryBarrier2 in_stages(const VkBufferMemoryBarrier& from) noexcept {
+    return VkBufferMemoryBarrier2{.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2,
+                                  .pNext = nullptr,
+                                  .srcStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .srcAccessMask = VK_ACCESS_2_NONE,
+                                  .dstStageMask = VK_PIPELINE_STAGE_2_NONE,
+                                  .dstAccessMask = VK_ACCESS_2_NONE,
+                                  .srcQueueFamilyIndex = from.srcQueueFamilyIndex,
+                                  .dstQueueFamilyIndex = from.dstQueueFamilyIndex,
+                                  .buffer = from.buffer,
+                                  .offset = from.offset,
+                                  .size = from.size};
 }
 
 } // namespace
@@ -248,6 +272,24 @@ VkBufferMemoryBarrier VulkanBuffer::release_barrier(VkAccessFlags access) const 
     return release;
 }
 
+VkBufferMemoryBarrier2 VulkanBuffer::acquire_barrier2(Contents contents,
+                                                      VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 acquire = in_stages(acquire_barrier(contents, 0));
+    acquire.srcStageMask = stages; // what the semaphores hold back
+    acquire.dstStageMask = stages;
+    acquire.dstAccessMask = access;
+    return acquire;
+}
+
+VkBufferMemoryBarrier2 VulkanBuffer::release_barrier2(VkPipelineStageFlags2 stages,
+                                                      VkAccessFlags2 access) const noexcept {
+    VkBufferMemoryBarrier2 release = in_stages(release_barrier(0));
+    release.srcStageMask = stages;
+    release.srcAccessMask = access;
+    return release;
+}
+
 Result<VulkanBuffer>
 VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& info) const noexcept {
     const VulkanDriver& driver = *state_->driver;
@@ -256,14 +298,26 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
         .kind = VulkanAttachmentKey::Kind::buffer, .part = info.buffer, .usage = info.usage};
     if (frame.revoked())
         return tl::unexpected(FrameUse::refusal(frame, operation));
+    if (auto may = check_mode(driver, frame, (info.usage & ~reading) != 0, operation); !may)
+        return tl::unexpected(std::move(may.error()));
     if (auto known = state_->attachments.find(frame, key)) {
-        if (known->frame != frame) // a new one of the same buffers
-            FrameUse::watch(frame, state_->weak_from_this());
+        if (known->frame != frame) { // a new one of the same buffers
+            // Revoked meanwhile it must not be watched too late.
+            if (auto used = FrameUse::begin(frame, operation); !used)
+                return tl::unexpected(std::move(used.error()));
+            FrameUse::watch(frame, state_->watcher);
+            FrameUse::end(frame);
+        }
         return VulkanBuffer(std::static_pointer_cast<const VulkanBuffer::State>(std::move(known)),
                             frame);
     }
-    VulkanMemoryPurpose purpose{.operation = operation,
-                                .object = describe(frame.layout()) + " on " + driver.name};
+    const VulkanMemoryPurpose purpose{
+        .operation = operation, .object = [&] {
+            const bool known = info.buffer < frame.buffers().size();
+            return describe(frame.layout()) +
+                   (known ? " in " + describe(frame.buffers()[info.buffer]) : std::string()) +
+                   " on " + driver.name;
+        }};
     if (info.usage == 0)
         return no_usage(purpose);
     if (info.buffer >= frame.buffers().size())
@@ -272,19 +326,18 @@ VulkanDevice::attach_buffer(const Frame& frame, const VulkanBufferAttachInfo& in
                           std::to_string(frame.buffers().size()),
                       "Count the buffers from 0");
     const DmaBuf& buffer = frame.buffers()[info.buffer];
-    purpose.object = describe(frame.layout()) + " in " + describe(buffer) + " on " + driver.name;
     if (auto used = FrameUse::begin(frame, purpose.operation); !used)
         return tl::unexpected(std::move(used.error()));
     Handles handles(state_->driver);
     auto imported = import({.driver = driver,
-                            .purpose = std::move(purpose),
+                            .purpose = purpose,
                             .usage = info.usage,
                             .size = buffer.size(),
                             .direction = VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT},
                            buffer, handles);
     std::shared_ptr<const VulkanAttachment::State> state;
     if (imported) {
-        FrameUse::watch(frame, state_->weak_from_this());
+        FrameUse::watch(frame, state_->watcher);
         state = state_->attachments.insert(
             key, std::make_shared<const VulkanBuffer::State>(std::move(handles), frame));
     }
@@ -313,10 +366,12 @@ Result<VulkanBuffer> VulkanDevice::attach_buffer(const DmaBuf& buffer,
 
 Result<VulkanBuffer> VulkanDevice::export_buffer(const VulkanBufferInfo& info) const noexcept {
     const VulkanDriver& driver = *state_->driver;
-    const VulkanMemoryPurpose purpose{
-        .operation = "VulkanDevice::export_buffer",
-        .object = std::to_string(info.width) + "x" + std::to_string(info.height) + " " +
-                  format_name(info.format) + " LINEAR in a VkBuffer on " + driver.name};
+    const VulkanMemoryPurpose purpose{.operation = "VulkanDevice::export_buffer", .object = [&] {
+                                          return std::to_string(info.width) + "x" +
+                                                 std::to_string(info.height) + " " +
+                                                 format_name(info.format) +
+                                                 " LINEAR in a VkBuffer on " + driver.name;
+                                      }};
     const FormatInfo* format = find_format(info.format);
     if (format == nullptr)
         return refuse(purpose, Errc::unsupported, "it is not a format that sluice knows",

@@ -16,12 +16,18 @@
 #include "vulkan/vulkan_error.hpp"
 #include <sluice/format.hpp>
 #include <sluice/vulkan_format.hpp>
+#include <sluice/vulkan_image.hpp>
 
 namespace sluice {
 
 namespace {
 
 using Modifiers = std::vector<VulkanModifierCaps>;
+
+/// The uses of an sRGB view. Storage is none: few drivers have it.
+constexpr VkImageUsageFlags srgb_view_uses = VK_IMAGE_USAGE_SAMPLED_BIT |
+                                             VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT |
+                                             VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT;
 
 /// The extension that brings \p format to devices before Vulkan 1.3, or null for a format of 1.1.
 const char* extension_of(VkFormat format) {
@@ -131,13 +137,27 @@ tl::expected<Modifiers, VkResult> ask_modifiers(const VulkanDriver& driver,
         return tl::unexpected(may.error());
     if (!may->format)
         return Modifiers{};
-    Modifiers modifiers = driver.caps.modifiers
-                              ? list_modifiers(driver, kind.format, may->more_features)
-                              : linear_alone(driver, kind.format);
+    const auto list = [&](VkFormat format) {
+        return driver.caps.modifiers ? list_modifiers(driver, format, may->more_features)
+                                     : linear_alone(driver, format);
+    };
+    Modifiers modifiers = list(kind.format);
+    const Modifiers srgb = kind.srgb == VK_FORMAT_UNDEFINED ? Modifiers{} : list(kind.srgb);
+    // A view has the features of its own format.
+    const auto viewed = [&](std::uint64_t modifier) {
+        const auto found = std::ranges::find(srgb, modifier, &VulkanModifierCaps::modifier);
+        return found != srgb.end() &&
+               missing_use(kind.usage & srgb_view_uses, found->features) == nullptr;
+    };
+    if (kind.linear_only)
+        std::erase_if(modifiers, [](const VulkanModifierCaps& each) {
+            return each.modifier != DRM_FORMAT_MOD_LINEAR;
+        });
     for (VulkanModifierCaps& each : modifiers) {
         each.disjoint = (each.features & VK_FORMAT_FEATURE_2_DISJOINT_BIT) != 0;
         // What the features deny must not be asked for.
         if (missing_use(kind.usage, each.features) != nullptr ||
+            (kind.srgb != VK_FORMAT_UNDEFINED && !viewed(each.modifier)) ||
             ((kind.flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0 && !each.disjoint))
             continue;
         const VulkanImageAnswer answer =
@@ -164,23 +184,22 @@ VulkanImageAnswer ask_image(PFN_vkGetPhysicalDeviceImageFormatProperties2 get_pr
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
         .pNext = nullptr,
         .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VulkanViewFormats views(kind.format, kind.srgb, tiling, &external);
     const VkPhysicalDeviceImageDrmFormatModifierInfoEXT with{
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
-        .pNext = &external,
+        .pNext = views.chain(),
         .drmFormatModifier = modifier,
         .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
         .queueFamilyIndexCount = 0,
         .pQueueFamilyIndices = nullptr};
     const VkPhysicalDeviceImageFormatInfo2 asked{
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
-        .pNext = tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT
-                     ? static_cast<const void*>(&with)
-                     : static_cast<const void*>(&external),
+        .pNext = tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT ? &with : views.chain(),
         .format = kind.format,
         .type = VK_IMAGE_TYPE_2D,
         .tiling = tiling,
         .usage = kind.usage,
-        .flags = kind.flags};
+        .flags = kind.flags | views.flags()};
     VkExternalImageFormatProperties can{};
     can.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES;
     VkImageFormatProperties2 answer{};
@@ -205,6 +224,8 @@ const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features)
         Use{VK_IMAGE_USAGE_STORAGE_BIT, VK_FORMAT_FEATURE_2_STORAGE_IMAGE_BIT, "STORAGE"},
         Use{VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, VK_FORMAT_FEATURE_2_COLOR_ATTACHMENT_BIT,
             "COLOR_ATTACHMENT"},
+        Use{VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT, VK_FORMAT_FEATURE_2_COLOR_ATTACHMENT_BIT,
+            "INPUT_ATTACHMENT"},
         Use{VK_IMAGE_USAGE_TRANSFER_SRC_BIT, VK_FORMAT_FEATURE_2_TRANSFER_SRC_BIT, "TRANSFER_SRC"},
         Use{VK_IMAGE_USAGE_TRANSFER_DST_BIT, VK_FORMAT_FEATURE_2_TRANSFER_DST_BIT, "TRANSFER_DST"},
     };
@@ -212,6 +233,54 @@ const char* missing_use(VkImageUsageFlags usage, VkFormatFeatureFlags2 features)
         if ((usage & each.usage) != 0 && (features & each.feature) == 0)
             return each.name;
     return nullptr;
+}
+
+const char* misplaced_use(const VulkanFormatInfo& format, VkImageUsageFlags usage,
+                          std::optional<std::uint32_t> view) {
+    if (!format.is_swizzled || (view && format.view_count > 1))
+        return nullptr;
+    struct Use {
+        VkImageUsageFlags usage;
+        const char* name;
+    };
+    constexpr std::array uses{
+        Use{VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, "COLOR_ATTACHMENT"},
+        Use{VK_IMAGE_USAGE_STORAGE_BIT, "STORAGE"},
+        Use{VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT, "INPUT_ATTACHMENT"},
+    };
+    for (const Use& each : uses)
+        if ((usage & each.usage) != 0)
+            return each.name;
+    return nullptr;
+}
+
+std::string misplaced_problem(const char* use) {
+    return std::string("its channels lie elsewhere in Vulkan's format, and only sampling moves "
+                       "them, which ") +
+           use + " is not";
+}
+
+Result<VkFormat> srgb_views_of(const VulkanFormatInfo& format, VkImageUsageFlags usage,
+                               const char* operation, std::string object) {
+    const auto refuse = [&](Errc code, const char* problem, const char* remedy) {
+        return tl::unexpected(Error{.code = code,
+                                    .operation = operation,
+                                    .object = std::move(object),
+                                    .problem = problem,
+                                    .remedy = remedy});
+    };
+    if (format.srgb == VK_FORMAT_UNDEFINED)
+        return refuse(Errc::unsupported, "Vulkan has no sRGB format with its bytes",
+                      "Leave sRGB views out, or use a format that has VulkanFormatInfo::srgb");
+    if ((usage & srgb_view_uses) == 0)
+        return refuse(Errc::invalid_argument, "its usage has no use for an sRGB view",
+                      "Add SAMPLED, COLOR_ATTACHMENT or INPUT_ATTACHMENT to the usage, or leave "
+                      "sRGB views out");
+    return format.srgb;
+}
+
+bool view_is_whole(const VulkanFormatInfo& format) noexcept {
+    return format.view_count == 1 && format.views[0].format == format.format;
 }
 
 std::string modifier_names(std::span<const VulkanModifierCaps> modifiers) {
@@ -238,6 +307,12 @@ VulkanCapsCache::modifiers(const VulkanDriver& driver, const VulkanImageKind& ki
 
 Result<VulkanFormatCaps> VulkanDevice::support(std::uint32_t format, VkImageUsageFlags usage,
                                                std::optional<std::uint32_t> view) const noexcept {
+    return support(format, {.usage = usage, .view = view});
+}
+
+Result<VulkanFormatCaps> VulkanDevice::support(std::uint32_t format,
+                                               const VulkanAttachInfo& how) const noexcept {
+    const auto& [usage, view, srgb_views] = how;
     const VulkanDriver& driver = *state_->driver;
     const auto refuse = [&](Errc code, std::string problem, std::string remedy) {
         return tl::unexpected(Error{.code = code,
@@ -258,10 +333,27 @@ Result<VulkanFormatCaps> VulkanDevice::support(std::uint32_t format, VkImageUsag
                       "there is no view " + std::to_string(*view) + ", the format has " +
                           std::to_string(info->view_count),
                       "Count the views from 0");
+    if (const char* use = misplaced_use(*info, usage, view))
+        return refuse(Errc::unsupported, misplaced_problem(use), misplaced_remedy);
     const VkFormat asked = view ? info->views[*view].format : info->format;
     if (asked == VK_FORMAT_UNDEFINED) // views alone
         return VulkanFormatCaps{.format = format};
-    const auto modifiers = driver.image_caps->modifiers(driver, {.format = asked, .usage = usage});
+    VkFormat srgb = VK_FORMAT_UNDEFINED;
+    if (srgb_views && view)
+        return refuse(Errc::invalid_argument, "a part of a frame has no sRGB views",
+                      "Ask about the whole, or leave sRGB views out");
+    if (srgb_views) {
+        auto views = srgb_views_of(*info, usage, "VulkanDevice::support",
+                                   format_name(format) + " on " + driver.name);
+        if (!views)
+            return tl::unexpected(std::move(views.error()));
+        srgb = *views;
+    }
+    const auto modifiers = driver.image_caps->modifiers(
+        driver, {.format = asked,
+                 .usage = usage,
+                 .srgb = srgb,
+                 .linear_only = view.has_value() && !view_is_whole(*info)});
     if (!modifiers)
         return tl::unexpected(failed_vk(
             modifiers.error(), "VulkanDevice::support", format_name(format) + " on " + driver.name,
@@ -273,6 +365,8 @@ Result<std::vector<VulkanFormatCaps>>
 VulkanDevice::formats(VkImageUsageFlags usage) const noexcept {
     std::vector<VulkanFormatCaps> all;
     for (const VulkanFormatInfo& each : vulkan_formats()) {
+        if (misplaced_use(each, usage) != nullptr)
+            continue;
         auto caps = support(each.fourcc, usage);
         if (!caps) {
             caps.error().operation = "VulkanDevice::formats";

@@ -220,8 +220,8 @@ bool comes_first(const Candidate& a, const Candidate& b) {
 
 } // namespace
 
-VulkanContext::VulkanContext(VulkanDevice device, std::string why) noexcept
-    : device_(std::move(device)), why_(std::move(why)) {}
+VulkanContext::VulkanContext(const VulkanDevice& device, std::string why) noexcept
+    : device_(device), why_(std::move(why)) {}
 
 Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexcept {
     if (info.get_instance_proc_addr == nullptr)
@@ -291,7 +291,9 @@ Result<VulkanContext> VulkanContext::create(const VulkanContextInfo& info) noexc
                              .physical_device = chosen->device,
                              .device = owned->device,
                              .queue = VK_NULL_HANDLE,
-                             .queue_family = chosen->queue_family};
+                             .queue_family = chosen->queue_family,
+                             .sampler_ycbcr_conversion = info.sampler_ycbcr_conversion,
+                             .idle_attachments = info.idle_attachments};
     get_queue(owned->device, chosen->queue_family, 0, &wrapped.queue);
     auto driver = wrap_device(wrapped, owned);
     if (!driver)

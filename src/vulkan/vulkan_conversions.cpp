@@ -10,28 +10,36 @@
 
 namespace sluice {
 
-VulkanConversionKey VulkanConversionKey::of(const VulkanFormatInfo& format,
-                                            const VulkanTextureInfo& info,
-                                            VkFormatFeatureFlags2 features) noexcept {
-    // VUID-VkSamplerYcbcrConversionCreateInfo-xChromaOffset-01651 and -01652.
-    const auto place = [features](VkChromaLocation wanted) {
-        const bool cosited = (features & VK_FORMAT_FEATURE_2_COSITED_CHROMA_SAMPLES_BIT) != 0;
-        const bool midpoint = (features & VK_FORMAT_FEATURE_2_MIDPOINT_CHROMA_SAMPLES_BIT) != 0;
-        if (wanted == VK_CHROMA_LOCATION_COSITED_EVEN)
-            return cosited || !midpoint ? wanted : VK_CHROMA_LOCATION_MIDPOINT;
-        return midpoint || !cosited ? wanted : VK_CHROMA_LOCATION_COSITED_EVEN;
+std::optional<VulkanConversionKey>
+VulkanConversionKey::of(const VulkanFormatInfo& format, const VulkanTextureInfo& info,
+                        VkFormatFeatureFlags2 features) noexcept {
+    const auto has = [features](VkFormatFeatureFlags2 feature) {
+        return (features & feature) != 0;
     };
-    // -chromaFilter-01657.
+    // VUID-VkSamplerYcbcrConversionCreateInfo-format-01650.
+    const bool cosited = has(VK_FORMAT_FEATURE_2_COSITED_CHROMA_SAMPLES_BIT);
+    const bool midpoint = has(VK_FORMAT_FEATURE_2_MIDPOINT_CHROMA_SAMPLES_BIT);
+    if (!cosited && !midpoint)
+        return std::nullopt;
+    // -xChromaOffset-01651 and -01652.
+    const auto place = [&](VkChromaLocation wanted) {
+        if (wanted == VK_CHROMA_LOCATION_COSITED_EVEN)
+            return cosited ? wanted : VK_CHROMA_LOCATION_MIDPOINT;
+        return midpoint ? wanted : VK_CHROMA_LOCATION_COSITED_EVEN;
+    };
+    // -chromaFilter-01657. Where the sampler's filter must be the same
+    // (VUID-VkSamplerCreateInfo-minFilter-01645), the image must be able to be filtered too.
     const bool linear =
-        (features & VK_FORMAT_FEATURE_2_SAMPLED_IMAGE_YCBCR_CONVERSION_LINEAR_FILTER_BIT) != 0;
-    return {.format = format.format,
-            .model = info.model,
-            .range = info.range,
-            .components = {format.components.r, format.components.g, format.components.b,
-                           format.components.a},
-            .x_chroma = place(info.x_chroma),
-            .y_chroma = place(info.y_chroma),
-            .chroma_filter = linear ? info.chroma_filter : VK_FILTER_NEAREST};
+        has(VK_FORMAT_FEATURE_2_SAMPLED_IMAGE_YCBCR_CONVERSION_LINEAR_FILTER_BIT) &&
+        (has(separate_filters) || has(VK_FORMAT_FEATURE_2_SAMPLED_IMAGE_FILTER_LINEAR_BIT));
+    return VulkanConversionKey{.format = format.format,
+                               .model = info.model,
+                               .range = info.range,
+                               .components = {format.components.r, format.components.g,
+                                              format.components.b, format.components.a},
+                               .x_chroma = place(info.x_chroma),
+                               .y_chroma = place(info.y_chroma),
+                               .chroma_filter = linear ? info.chroma_filter : VK_FILTER_NEAREST};
 }
 
 tl::expected<VkSamplerYcbcrConversion, VkResult>

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include <tl/expected.hpp>
@@ -16,6 +17,10 @@ struct VulkanDriver;
 struct VulkanFormatInfo;
 struct VulkanTextureInfo;
 
+/// The sampler's filter may differ from the conversion's.
+constexpr VkFormatFeatureFlags2 separate_filters =
+    VK_FORMAT_FEATURE_2_SAMPLED_IMAGE_YCBCR_CONVERSION_SEPARATE_RECONSTRUCTION_FILTER_BIT;
+
 /// What tells one conversion from another.
 struct VulkanConversionKey {
     VkFormat format = VK_FORMAT_UNDEFINED;
@@ -26,10 +31,11 @@ struct VulkanConversionKey {
     VkChromaLocation y_chroma = VK_CHROMA_LOCATION_COSITED_EVEN;
     VkFilter chroma_filter = VK_FILTER_NEAREST;
 
-    /// What comes nearest to \p info where the driver has \p features for images of \p format.
-    [[nodiscard]] static VulkanConversionKey of(const VulkanFormatInfo& format,
-                                                const VulkanTextureInfo& info,
-                                                VkFormatFeatureFlags2 features) noexcept;
+    /// What comes nearest to \p info where the driver has \p features for images of \p format, or
+    /// nothing where it converts none of them.
+    [[nodiscard]] static std::optional<VulkanConversionKey>
+    of(const VulkanFormatInfo& format, const VulkanTextureInfo& info,
+       VkFormatFeatureFlags2 features) noexcept;
     [[nodiscard]] bool operator==(const VulkanConversionKey&) const noexcept = default;
 };
 
@@ -45,7 +51,7 @@ public:
 private:
     struct Entry {
         VulkanConversionKey key;
-        VkSamplerYcbcrConversion conversion;
+        VkSamplerYcbcrConversion conversion = VK_NULL_HANDLE;
     };
 
     std::mutex lock_;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/sys.hpp"
 #include "vulkan/vulkan_device_state.hpp"
 
 namespace sluice {
@@ -72,12 +73,21 @@ const char* load_functions(const VulkanDeviceInfo& info, VulkanFunctions& vk) {
 } // namespace
 
 VulkanDevice::State::~State() {
+    watcher->forget();
     accesses.clear(*driver, deadline_in(destruction_patience));
 }
 
-void VulkanDevice::State::revoked(const Frame& frame) noexcept {
-    attachments.drop(frame);
-    accesses.collect(*driver); // what finished may hold one still
+void VulkanDevice::State::Watcher::revoked(const Frame& frame) noexcept {
+    const std::scoped_lock held(lock_);
+    if (state_ == nullptr)
+        return;
+    state_->attachments.drop(frame);
+    state_->accesses.collect(*state_->driver); // what finished may hold one still
+}
+
+void VulkanDevice::State::Watcher::forget() noexcept {
+    const std::scoped_lock held(lock_);
+    state_ = nullptr;
 }
 
 std::span<const char* const> VulkanDevice::required_extensions() noexcept {
@@ -120,9 +130,11 @@ Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
     VkPhysicalDeviceProperties properties{};
     vk.GetPhysicalDeviceProperties(info.physical_device, &properties);
     driver->name = properties.deviceName;
+    vk.GetPhysicalDeviceMemoryProperties(info.physical_device, &driver->memory);
     driver->info = info;
     driver->info.extensions = {};
     driver->owner = std::move(owner);
+    driver->strict = sys::strict_by_environment();
 
     VkExternalSemaphoreFeatureFlags fences = 0;
     if (enabled(info, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME))

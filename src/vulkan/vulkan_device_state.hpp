@@ -4,9 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include <sluice/vulkan_device.hpp>
+#include <sluice/vulkan_image.hpp>
 
 #include "frame/frame_use.hpp"
 #include "vulkan/vulkan_access_pool.hpp"
@@ -15,16 +17,36 @@
 
 namespace sluice {
 
-struct VulkanDevice::State final : FrameWatcher, std::enable_shared_from_this<State> {
+struct VulkanDevice::State {
     explicit State(std::shared_ptr<VulkanDriver> wrapped) noexcept
-        : driver(std::move(wrapped)), attachments(driver->info.idle_attachments) {}
-    ~State() override;
+        : driver(std::move(wrapped)), attachments(driver->info.idle_attachments),
+          watcher(std::make_shared<Watcher>(*this)) {}
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State();
 
-    void revoked(const Frame& frame) noexcept override;
+    /// Told by the frames. It holds no share in the State: whoever revokes a frame must not be the
+    /// last to let go of the device, which the application destroys once its own handles are gone.
+    class Watcher final : public FrameWatcher {
+    public:
+        explicit Watcher(State& of) noexcept : state_(&of) {}
+        void revoked(const Frame& frame) noexcept override;
+        /// The State goes. Waits for what is being told.
+        void forget() noexcept;
+
+    private:
+        std::mutex lock_;
+        State* state_; // null once it is gone
+    };
+
+    /// What `VulkanDevice::attach` does, as one of a call's several lookups.
+    [[nodiscard]] Result<std::shared_ptr<const VulkanImage::State>>
+    attach(const Frame& frame, const VulkanAttachInfo& info, VulkanAttachmentCache::Lookup lookup);
 
     std::shared_ptr<VulkanDriver> driver;
     VulkanAttachmentCache attachments;
     VulkanAccessPool accesses;
+    std::shared_ptr<Watcher> watcher;
 };
 
 } // namespace sluice

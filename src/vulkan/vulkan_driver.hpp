@@ -112,8 +112,10 @@ struct VulkanDriver {
 
     VulkanDeviceInfo info; // without its span
     VulkanFunctions vk;
+    VkPhysicalDeviceMemoryProperties memory{};
     std::string name;
     VulkanDeviceCaps caps;
+    bool strict = false;                // SLUICE_STRICT
     std::shared_ptr<VulkanOwner> owner; // null where the application owns the device
     mutable std::atomic<bool> abandoned = false;
     std::unique_ptr<VulkanCapsCache> image_caps = std::make_unique<VulkanCapsCache>();

@@ -46,6 +46,73 @@ VkImageMemoryBarrier2 in_stages(const VkImageMemoryBarrier& from) noexcept {
                                  .subresourceRange = from.subresourceRange};
 }
 
+constexpr bool is_identity(const VkComponentMapping& components) noexcept {
+    return components.r == VK_COMPONENT_SWIZZLE_IDENTITY &&
+           components.g == VK_COMPONENT_SWIZZLE_IDENTITY &&
+           components.b == VK_COMPONENT_SWIZZLE_IDENTITY &&
+           components.a == VK_COMPONENT_SWIZZLE_IDENTITY;
+}
+
+struct ViewOrder {
+    VkSamplerYcbcrConversion conversion = VK_NULL_HANDLE;
+    VulkanCurve curve = VulkanCurve::none;
+    bool swizzled = false;
+};
+
+/// The view, made now where there is none like it.
+Result<VkImageView> view_of(const VulkanImage::State& of, const ViewOrder& order,
+                            const char* operation) {
+    const VulkanDriver& driver = *of.image.device;
+    const auto object = [&] { return describe(of.frame.layout()) + " on " + driver.name; };
+    const bool srgb = order.curve == VulkanCurve::srgb;
+    if (srgb && of.viewing.srgb == VK_FORMAT_UNDEFINED)
+        return tl::unexpected(Error{.code = Errc::invalid_argument,
+                                    .operation = operation,
+                                    .object = object(),
+                                    .problem = "it has no sRGB views",
+                                    .remedy = "Ask for them where the image is made: "
+                                              "VulkanAttachInfo::srgb_views, "
+                                              "VulkanImageInfo::srgb_views"});
+    const VkFormat format = srgb ? of.viewing.srgb : of.viewing.format;
+    const bool swizzled = order.swizzled && !is_identity(of.viewing.components);
+    const std::scoped_lock held(of.lock);
+    for (const VulkanImageHandles::View& each : of.image.views)
+        if (each.conversion == order.conversion && each.format == format &&
+            each.swizzled == swizzled)
+            return each.view;
+    const VkSamplerYcbcrConversionInfo converted{
+        .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO,
+        .pNext = nullptr,
+        .conversion = order.conversion};
+    // The image's usage may have storage, the sRGB format need not
+    // (VUID-VkImageViewCreateInfo-usage-02275).
+    const VkImageViewUsageCreateInfo without_storage{
+        .sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_USAGE_CREATE_INFO,
+        .pNext = nullptr,
+        .usage = of.viewing.usage & ~VkImageUsageFlags{VK_IMAGE_USAGE_STORAGE_BIT}};
+    const void* next = srgb ? static_cast<const void*>(&without_storage) : nullptr;
+    if (order.conversion != VK_NULL_HANDLE)
+        next = &converted;
+    const VkImageViewCreateInfo create{.sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
+                                       .pNext = next,
+                                       .flags = 0,
+                                       .image = of.image.image,
+                                       .viewType = VK_IMAGE_VIEW_TYPE_2D,
+                                       .format = format,
+                                       .components =
+                                           swizzled ? of.viewing.components : VkComponentMapping{},
+                                       .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1}};
+    VkImageView created = VK_NULL_HANDLE;
+    const VkResult result =
+        driver.vk.CreateImageView(driver.info.device, &create, nullptr, &created);
+    if (result != VK_SUCCESS)
+        return tl::unexpected(failed_vk(result, operation, object(), "vkCreateImageView failed",
+                                        "Free device objects"));
+    of.image.views.push_back(
+        {.conversion = order.conversion, .format = format, .swizzled = swizzled, .view = created});
+    return created;
+}
+
 } // namespace
 
 VkResult create_image(const VulkanDriver& driver, const VulkanImagePlan& plan, VkImage& into) {
@@ -53,9 +120,10 @@ VkResult create_image(const VulkanDriver& driver, const VulkanImagePlan& plan, V
         .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO,
         .pNext = plan.layout,
         .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VulkanViewFormats views(plan.format, plan.srgb, driver.tiling(), &external);
     const VkImageCreateInfo create{.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
-                                   .pNext = &external,
-                                   .flags = plan.flags,
+                                   .pNext = views.chain(),
+                                   .flags = plan.flags | views.flags(),
                                    .imageType = VK_IMAGE_TYPE_2D,
                                    .format = plan.format,
                                    .extent = {plan.extent.width, plan.extent.height, 1},
@@ -95,6 +163,7 @@ VulkanMemoryNeeds image_needs(const VulkanDriver& driver, VkImage image,
     return {.requirements = needs.memoryRequirements,
             .dedicated = wants.requiresDedicatedAllocation == VK_TRUE ||
                          wants.prefersDedicatedAllocation == VK_TRUE,
+            .dedicated_required = wants.requiresDedicatedAllocation == VK_TRUE,
             .image = image};
 }
 
@@ -127,40 +196,21 @@ VkImage VulkanImage::image() const noexcept {
 }
 
 VkFormat VulkanImage::format() const noexcept {
-    return state().format;
+    return state().viewing.format;
 }
 
 Result<VkImageView> VulkanImage::view(VkSamplerYcbcrConversion conversion) const noexcept {
-    const State& of = state();
-    const VulkanDriver& driver = *of.image.device;
-    const std::scoped_lock held(of.lock);
-    for (const auto& [with, known] : of.image.views)
-        if (with == conversion)
-            return known;
-    const VkSamplerYcbcrConversionInfo converted{
-        .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO,
-        .pNext = nullptr,
-        .conversion = conversion};
     // A conversion moves the channels by itself, and suffers no other mapping.
     const bool converts = conversion != VK_NULL_HANDLE;
-    const VkImageViewCreateInfo create{.sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
-                                       .pNext = converts ? &converted : nullptr,
-                                       .flags = 0,
-                                       .image = of.image.image,
-                                       .viewType = VK_IMAGE_VIEW_TYPE_2D,
-                                       .format = of.format,
-                                       .components =
-                                           converts ? VkComponentMapping{} : of.components,
-                                       .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1}};
-    VkImageView created = VK_NULL_HANDLE;
-    const VkResult result =
-        driver.vk.CreateImageView(driver.info.device, &create, nullptr, &created);
-    if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, "VulkanImage::view",
-                                        describe(frame().layout()) + " on " + driver.name,
-                                        "vkCreateImageView failed", "Free device objects"));
-    of.image.views.emplace_back(conversion, created);
-    return created;
+    return view_of(state(), {.conversion = conversion, .swizzled = !converts}, "VulkanImage::view");
+}
+
+Result<VkImageView> VulkanImage::view(VulkanCurve curve) const noexcept {
+    return view_of(state(), {.curve = curve, .swizzled = true}, "VulkanImage::view");
+}
+
+Result<VkImageView> VulkanImage::unswizzled_view(VulkanCurve curve) const noexcept {
+    return view_of(state(), {.curve = curve}, "VulkanImage::unswizzled_view");
 }
 
 VkImageMemoryBarrier VulkanImage::acquire_barrier(Contents contents, VkImageLayout layout,

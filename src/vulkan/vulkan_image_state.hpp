@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,6 +21,13 @@ namespace sluice {
 
 /// A VkImage, its memories and views, destroyed together, views first.
 struct VulkanImageHandles {
+    struct View {
+        VkSamplerYcbcrConversion conversion;
+        VkFormat format;
+        bool swizzled; // with components that are not the identity
+        VkImageView view;
+    };
+
     explicit VulkanImageHandles(std::shared_ptr<const VulkanDriver> of) noexcept
         : device(std::move(of)) {}
     VulkanImageHandles(VulkanImageHandles&& other) noexcept
@@ -29,8 +37,8 @@ struct VulkanImageHandles {
     ~VulkanImageHandles() {
         if (device == nullptr || device->abandoned)
             return;
-        for (const auto& [conversion, view] : views)
-            device->vk.DestroyImageView(device->info.device, view, nullptr);
+        for (const View& each : views)
+            device->vk.DestroyImageView(device->info.device, each.view, nullptr);
         if (image != VK_NULL_HANDLE)
             device->vk.DestroyImage(device->info.device, image, nullptr);
         for (const VulkanMemory& memory : memories)
@@ -41,13 +49,20 @@ struct VulkanImageHandles {
     std::shared_ptr<const VulkanDriver> device;
     VkImage image = VK_NULL_HANDLE;
     std::array<VulkanMemory, max_planes> memories{}; // more than one where planes are disjoint
-    std::vector<std::pair<VkSamplerYcbcrConversion, VkImageView>> views;
+    std::vector<View> views;
+};
+
+/// What views of an image are made with.
+struct VulkanImageViewing {
+    VkFormat format = VK_FORMAT_UNDEFINED; // the image's own
+    VkFormat srgb = VK_FORMAT_UNDEFINED;   // or none
+    VkComponentMapping components = {};    // for sampling without a conversion
+    VkImageUsageFlags usage = 0;
 };
 
 struct VulkanImage::State : VulkanAttachment::State {
-    State(VulkanImageHandles&& made, VkFormat of, VkComponentMapping channels, Frame in) noexcept
-        : VulkanAttachment::State(std::move(in)), image(std::move(made)), format(of),
-          components(channels) {
+    State(VulkanImageHandles&& made, const VulkanImageViewing& how, Frame in) noexcept
+        : VulkanAttachment::State(std::move(in)), image(std::move(made)), viewing(how) {
         memory_flags = image.memories[0].flags;
         for (const VulkanMemory& memory : image.memories)
             if (memory.handle != VK_NULL_HANDLE)
@@ -58,8 +73,10 @@ struct VulkanImage::State : VulkanAttachment::State {
 
     mutable std::mutex lock; // over the views
     mutable VulkanImageHandles image;
-    VkFormat format;
-    VkComponentMapping components; // for views without a conversion
+    VulkanImageViewing viewing;
+    /// It is the first part of a frame that `VulkanDevice::texture` could not have as a whole: no
+    /// need to try again.
+    mutable std::atomic<bool> instead_of_whole = false;
 };
 
 /// The image to create: two-dimensional, of one level, layer and sample.
@@ -68,7 +85,8 @@ struct VulkanImagePlan {
     VkExtent2D extent = {};
     VkImageUsageFlags usage = 0;
     VkImageCreateFlags flags = 0;
-    const void* layout = nullptr; // chained in: the create info that tells its modifier
+    VkFormat srgb = VK_FORMAT_UNDEFINED; // that views have too
+    const void* layout = nullptr;        // chained in: the create info that tells its modifier
 };
 
 /// vkCreateImage; \p into is changed only where it succeeds.

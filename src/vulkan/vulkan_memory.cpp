@@ -3,10 +3,12 @@
 #include "vulkan/vulkan_memory.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "core/dma_buf_text.hpp"
 #include "core/sys.hpp"
@@ -22,14 +24,15 @@ tl::unexpected<Error> refuse(const VulkanMemoryPurpose& purpose, Errc code, std:
                              std::string remedy) {
     return tl::unexpected(Error{.code = code,
                                 .operation = purpose.operation,
-                                .object = purpose.object,
+                                .object = purpose.object(),
                                 .problem = std::move(problem),
                                 .remedy = std::move(remedy)});
 }
 
 tl::unexpected<Error> refuse_vk(const VulkanMemoryPurpose& purpose, VkResult result,
                                 std::string_view problem, std::string remedy) {
-    Error error = failed_vk(result, purpose.operation, purpose.object, problem, std::move(remedy));
+    Error error =
+        failed_vk(result, purpose.operation, purpose.object(), problem, std::move(remedy));
     if (result == VK_ERROR_INVALID_EXTERNAL_HANDLE)
         error.code = Errc::wrong_object;
     return tl::unexpected(std::move(error));
@@ -45,8 +48,7 @@ struct Type {
 /// heap (VUID-vkAllocateMemory-pAllocateInfo-01713): \p largest tells the largest allowed one.
 std::optional<Type> memory_type(const VulkanDriver& driver, std::uint32_t allowed,
                                 VkDeviceSize size, VkDeviceSize& largest) {
-    VkPhysicalDeviceMemoryProperties memory{};
-    driver.vk.GetPhysicalDeviceMemoryProperties(driver.info.physical_device, &memory);
+    const VkPhysicalDeviceMemoryProperties& memory = driver.memory;
     std::optional<Type> first;
     largest = 0;
     for (std::uint32_t type = 0; type < memory.memoryTypeCount; ++type) {
@@ -102,6 +104,37 @@ VkResult allocate(const VulkanDriver& driver, const VulkanMemoryNeeds& needs, co
 
 } // namespace
 
+Result<void> check_mode(const VulkanDriver& driver, const Frame& frame, bool writes,
+                        const char* operation) {
+    const auto buffers = frame.buffers();
+    const auto read_only = std::ranges::find(buffers, Access::read, &DmaBuf::mode);
+    if (!writes || read_only == buffers.end())
+        return {};
+    return refuse({operation, [&] { return describe(frame.layout()) + " on " + driver.name; }},
+                  Errc::no_permission,
+                  describe(*read_only) + ", was given out to be read only, and the usage writes",
+                  "Have the buffer exported read-write (O_RDWR, DRM_RDWR), or leave out what "
+                  "writes");
+}
+
+Result<void> check_identity(const DmaBuf& buffer, const VulkanMemoryPurpose& purpose) {
+    struct statx status {};
+    if (sys::stat_at_once(buffer.fd(), status) == 0) {
+        if (sys::is_anonymous(status) && status.stx_ino == buffer.inode())
+            return {};
+        return refuse(purpose, Errc::wrong_object,
+                      "the fd of " + describe(buffer) +
+                          ", was closed behind its back: the number is another object's now",
+                      "Find who closes a fd that a DmaBuf owns");
+    }
+    const int error = errno;
+    Error failure = sys::failed_call(error, purpose.operation, purpose.object(),
+                                     describe(buffer) + ", cannot be asked for its identity",
+                                     "Find who closes a fd that a DmaBuf owns");
+    failure.code = sys::code_of_wrong_object(error);
+    return tl::unexpected(std::move(failure));
+}
+
 Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemoryNeeds& needs,
                                    const DmaBuf& buffer, const VulkanMemoryPurpose& purpose) {
     const VkDeviceSize size = needs.requirements.size;
@@ -112,10 +145,18 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
                       "Allocate " + std::to_string(size - buffer.size()) +
                           " bytes more: drivers may read past the last row");
 
+    // The driver takes the fd where the import succeeds, so it gets a duplicate. Made first it also
+    // tells of a fd that was closed before the driver would.
+    auto copy = UniqueFd::duplicate(buffer.fd());
+    if (!copy) {
+        copy.error().operation = purpose.operation;
+        copy.error().object = describe(buffer) + ", for " + purpose.object();
+        return tl::unexpected(std::move(copy.error()));
+    }
     VkMemoryFdPropertiesKHR may{};
     may.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR;
     VkResult result =
-        driver.vk.GetMemoryFdPropertiesKHR(driver.info.device, dma_buf, buffer.fd(), &may);
+        driver.vk.GetMemoryFdPropertiesKHR(driver.info.device, dma_buf, copy->get(), &may);
     if (result != VK_SUCCESS)
         return refuse_vk(purpose, result,
                          "the driver cannot use " + describe(buffer) +
@@ -134,12 +175,6 @@ Result<VulkanMemory> import_memory(const VulkanDriver& driver, const VulkanMemor
                 " and " + describe(buffer),
             "Allocate the frame with another exporter, or have the GPU export it");
 
-    // The driver takes the fd where the import succeeds, so it gets a duplicate.
-    auto copy = UniqueFd::duplicate(buffer.fd());
-    if (!copy) {
-        copy.error().operation = purpose.operation;
-        return tl::unexpected(std::move(copy.error()));
-    }
     const VkImportMemoryFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
                                          .pNext = nullptr,
                                          .handleType = dma_buf,
@@ -171,7 +206,7 @@ Result<VulkanMemory> allocate_exportable(const VulkanDriver& driver, const Vulka
     VulkanMemory memory;
     const VkResult result = allocate(driver, needs, *type, &exported, memory);
     if (result != VK_SUCCESS)
-        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object,
+        return tl::unexpected(failed_vk(result, purpose.operation, purpose.object(),
                                         "no memory of " + std::to_string(needs.requirements.size) +
                                             " bytes was to be had for it",
                                         "Free images and buffers that are no longer used"));
@@ -187,9 +222,9 @@ Result<DmaBuf> export_memory(const VulkanDriver& driver, VkDeviceMemory memory,
     int raw = -1;
     const VkResult result = driver.vk.GetMemoryFdKHR(driver.info.device, &get, &raw);
     if (result != VK_SUCCESS)
-        return tl::unexpected(
-            failed_vk(result, purpose.operation, purpose.object, "vkGetMemoryFdKHR gave no dma-buf",
-                      "Close fds that are no longer used, or use another device"));
+        return tl::unexpected(failed_vk(
+            result, purpose.operation, purpose.object(), "vkGetMemoryFdKHR gave no dma-buf",
+            "Close fds that are no longer used, or use another device"));
     UniqueFd fd(std::move(raw));
     // Drivers do not all ask for CLOEXEC (lavapipe does not). One that gave no fd at all is left to
     // from_fd, which says so.

@@ -20,7 +20,7 @@
 #include <sluice/sync_file.hpp>
 #include <sluice/unique_fd.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "support/memfd.hpp"
 #include "support/sw_sync.hpp"
 #include "support/udmabuf.hpp"

@@ -15,7 +15,7 @@
 #include <sluice/cpu_map.hpp>
 #include <sluice/log.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "fault/faults.hpp"
 #include "support/allocations.hpp"
 #include "support/open_fds.hpp"

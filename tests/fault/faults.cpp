@@ -48,6 +48,8 @@ const std::initializer_list<Row> rows = {
      {EBADF, EACCES, EPERM, EINVAL, EBUSY, EIO, EMFILE, ENFILE, ENOMEM, ENODEV, ENOTTY},
      {EINTR, EAGAIN}},
     {"fcntl", F_DUPFD_CLOEXEC, {EBADF, EINVAL, EMFILE, ENOMEM}, {}},
+    // Asked where kcmp does not tell; without both nobody knows whose a fd is, and it stays open.
+    {"fcntl", dupfd_query_command, {}, {}},
     {"fcntl", 0, {EBADF, EINVAL, EPERM}, {}},
     {"ftruncate", 0, {EBADF, EFBIG, EINVAL, EIO, EPERM}, {EINTR}},
     {"memfd_create", 0, {EINVAL, EMFILE, ENFILE, ENOMEM, ENOSYS}, {}},

@@ -150,6 +150,12 @@ void disarm() noexcept {
     armed = false;
 }
 
+Aside::Aside() noexcept : armed_(std::exchange(armed, false)) {}
+
+Aside::~Aside() {
+    armed = armed_;
+}
+
 std::span<const LibcCall> calls() noexcept {
     return {state.calls.data(), state.call_count};
 }

@@ -48,6 +48,18 @@ inline constexpr std::size_t max_calls = 1024;
 void arm() noexcept;
 void disarm() noexcept;
 
+/// While it lives, what this thread calls is none of the operation's: a driver's own calls.
+class Aside {
+public:
+    Aside() noexcept;
+    ~Aside();
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+
+private:
+    bool armed_;
+};
+
 /// What was called in the last armed section.
 [[nodiscard]] std::span<const LibcCall> calls() noexcept;
 

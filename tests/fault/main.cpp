@@ -53,6 +53,10 @@ int main(int argc, char** argv) {
     auto operations = core_operations();
     for (Operation& operation : device_operations())
         operations.push_back(std::move(operation));
+#ifdef SLUICE_TESTS_VULKAN
+    for (Operation& operation : vulkan_operations())
+        operations.push_back(std::move(operation));
+#endif
     for (const Operation& operation : operations)
         ::testing::RegisterTest(
             "Fault", test_name(operation.name).c_str(), nullptr, nullptr, __FILE__, __LINE__,

@@ -62,6 +62,7 @@ template <typename Run, typename Right> Attempt attempt(Run run, Right right) {
 /// The tables. Others follow as the library grows.
 [[nodiscard]] std::vector<Operation> core_operations();
 [[nodiscard]] std::vector<Operation> device_operations();
+[[nodiscard]] std::vector<Operation> vulkan_operations(); ///< Where Vulkan is built in.
 
 /// Makes \p operation without faults, then once with each fault of each call that it made, and once
 /// with each pair of that and a fault of a call that came after it. Fails the running test where

@@ -20,6 +20,9 @@ struct SetDeadline {
 };
 inline constexpr unsigned long set_deadline_request = _IOW(SYNC_IOC_MAGIC, 5, SetDeadline);
 
+/// F_DUPFD_QUERY, which older linux/fcntl.h lack.
+inline constexpr int dupfd_query_command = 1027;
+
 // DRM's, in its headers only where libdrm's are. Sizes as on 64 bits.
 inline constexpr unsigned long version_request = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0x00, 64);
 inline constexpr unsigned long get_cap_request = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0x0c, 16);
@@ -65,6 +68,10 @@ inline std::string command_name(int command) {
         return "F_DUPFD_CLOEXEC";
     case F_GETFL:
         return "F_GETFL";
+    case F_SETFD:
+        return "F_SETFD";
+    case dupfd_query_command:
+        return "F_DUPFD_QUERY";
     default:
         return "command " + std::to_string(command);
     }

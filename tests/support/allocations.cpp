@@ -5,14 +5,24 @@
 #include <cstdlib>
 #include <new>
 
+#include <malloc.h>
+
 namespace {
 
 std::atomic<std::size_t> count = 0;
 std::atomic<std::size_t> freed = 0;
+std::atomic<std::ptrdiff_t> bytes = 0;
+std::atomic<bool> counting = true;
+
+std::ptrdiff_t size_of(void* memory) noexcept {
+    return static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+}
 
 void give_back(void* memory) noexcept {
-    if (memory != nullptr)
+    if (memory != nullptr && counting.load(std::memory_order_relaxed)) {
         freed.fetch_add(1, std::memory_order_relaxed);
+        bytes.fetch_sub(size_of(memory), std::memory_order_relaxed);
+    }
     std::free(memory);
 }
 
@@ -20,8 +30,13 @@ void give_back(void* memory) noexcept {
 
 // Replaced for the whole program; the other forms come down to these, or are pairs of their own.
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    void* memory = std::malloc(size == 0 ? 1 : size);
+    if (!counting.load(std::memory_order_relaxed))
+        return memory;
     count.fetch_add(1, std::memory_order_relaxed);
-    return std::malloc(size == 0 ? 1 : size);
+    if (memory != nullptr)
+        bytes.fetch_add(size_of(memory), std::memory_order_relaxed);
+    return memory;
 }
 
 void* operator new(std::size_t size) {
@@ -40,6 +55,10 @@ void operator delete(void* memory, std::size_t) noexcept {
 
 namespace sluice::test {
 
+void count_allocations(bool on) noexcept {
+    counting.store(on, std::memory_order_relaxed);
+}
+
 std::size_t allocations() noexcept {
     return count.load(std::memory_order_relaxed);
 }
@@ -47,6 +66,10 @@ std::size_t allocations() noexcept {
 std::ptrdiff_t live_allocations() noexcept {
     return static_cast<std::ptrdiff_t>(count.load(std::memory_order_relaxed)) -
            static_cast<std::ptrdiff_t>(freed.load(std::memory_order_relaxed));
+}
+
+std::ptrdiff_t live_bytes() noexcept {
+    return bytes.load(std::memory_order_relaxed);
 }
 
 } // namespace sluice::test

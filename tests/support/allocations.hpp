@@ -5,11 +5,17 @@
 
 namespace sluice::test {
 
+/// Whether they are counted, which takes time itself. Default: yes.
+void count_allocations(bool on) noexcept;
+
 /// How often this program has called operator new; the drivers' and libdrm's own malloc is not in
 /// it. Only the difference of two calls means anything.
 [[nodiscard]] std::size_t allocations() noexcept;
 
 /// How many of them are still there.
 [[nodiscard]] std::ptrdiff_t live_allocations() noexcept;
+
+/// How many bytes they take of the heap, as it rounds them up.
+[[nodiscard]] std::ptrdiff_t live_bytes() noexcept;
 
 } // namespace sluice::test

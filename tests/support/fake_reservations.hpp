@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <linux/dma-buf.h>
+#include <linux/sync_file.h>
 
 #include "support/fake_vulkan.hpp"
 #include "support/scripted_libc.hpp"
@@ -40,8 +41,13 @@ struct FakeReservations {
         libc.ioctl = [this, others = libc.ioctl](int fd, unsigned long request, void* argument) {
             if (request == DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
                 return give(fd, *static_cast<dma_buf_export_sync_file*>(argument));
-            if (request == DMA_BUF_IOCTL_IMPORT_SYNC_FILE)
-                return take(fd, *static_cast<dma_buf_import_sync_file*>(argument));
+            if (request == DMA_BUF_IOCTL_IMPORT_SYNC_FILE) {
+                const auto& import = *static_cast<dma_buf_import_sync_file*>(argument);
+                sync_file_info info{};
+                if (others(import.fd, SYNC_IOC_FILE_INFO, &info) != 0)
+                    return refuse(EINVAL); // it is no sync_file
+                return take(fd, import);
+            }
             return others(fd, request, argument);
         };
     }

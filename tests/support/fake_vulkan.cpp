@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "support/fake_vulkan.hpp"
-#include "support/scripted_sync_file.hpp"
 
 #include <algorithm>
 #include <array>
@@ -14,7 +13,6 @@
 #include <utility>
 
 #include <drm_fourcc.h>
-#include <linux/sync_file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,8 +36,6 @@ FakeVulkan& driver() {
 constexpr std::uint64_t first_physical_device = 0x100;
 constexpr std::uint64_t the_queue = 0x200;
 constexpr std::uint64_t nonsense = 0xdead;
-
-constexpr std::int32_t sync_file_mark = 0x53594e43;
 
 // Handles are pointers or, on 32-bit machines, some of them numbers.
 template <typename Handle> std::uint64_t number(Handle handle) {
@@ -109,57 +105,38 @@ std::string words(std::uint64_t of) {
 } // namespace
 
 UniqueFd fake_sync_file(int status) {
-    const std::array<std::int32_t, 2> content{sync_file_mark, status};
+    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
     UniqueFd fd(memfd_create("sync_file", MFD_CLOEXEC));
     EXPECT_EQ(write(fd.get(), content.data(), sizeof content), ssize_t{sizeof content});
     return fd;
 }
 
 void set_fake_status(int fd, int status) {
-    const std::array<std::int32_t, 2> content{sync_file_mark, status};
+    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
     EXPECT_EQ(pwrite(fd, content.data(), sizeof content, 0), ssize_t{sizeof content});
-}
-
-namespace {
-
-/// The status of the fake sync_file behind \p fd. Otherwise nothing, and errno.
-std::optional<std::int32_t> fake_status(int fd) {
-    std::array<std::int32_t, 2> content{};
-    const ssize_t got = pread(fd, content.data(), sizeof content, 0);
-    if (got == ssize_t{sizeof content} && content[0] == sync_file_mark)
-        return content[1];
-    if (got != -1 || errno != EBADF)
-        errno = ENOTTY;
-    return std::nullopt;
-}
-
-} // namespace
-
-void fake_sync_files(ScriptedLibc& libc) {
-    libc.ioctl = [](int fd, unsigned long request, void* argument) {
-        if (request != SYNC_IOC_FILE_INFO)
-            return ScriptedLibc::real_ioctl(fd, request, argument);
-        const auto status = fake_status(fd);
-        return status ? answer_file_info(argument, std::array{*status}) : -1;
-    };
-    libc.ppoll = [](pollfd* fds, nfds_t count, const timespec*) {
-        int ready = 0;
-        for (pollfd& each : std::span(fds, count)) {
-            const auto status = each.fd < 0 ? 0 : fake_status(each.fd);
-            if (!status)
-                each.revents = errno == EBADF ? short{POLLNVAL} : each.events;
-            else
-                each.revents = *status == 0 ? short{0} : short{POLLIN};
-            ready += each.revents != 0 ? 1 : 0;
-        }
-        return ready;
-    };
 }
 
 ino_t inode_of(int fd) {
     struct stat status {};
     return fstat(fd, &status) == 0 ? status.st_ino : 0;
 }
+
+namespace {
+
+std::vector<VkFormat> view_formats(const void* chain) {
+    const auto* list = chained<VkImageFormatListCreateInfo>(
+        chain, VK_STRUCTURE_TYPE_IMAGE_FORMAT_LIST_CREATE_INFO);
+    return list == nullptr ? std::vector<VkFormat>{}
+                           : std::vector<VkFormat>(list->pViewFormats,
+                                                   list->pViewFormats + list->viewFormatCount);
+}
+
+const auto& modifiers_of(const FakePhysicalDevice& device, VkFormat format) {
+    const auto own = device.modifiers_of.find(format);
+    return own == device.modifiers_of.end() ? device.modifiers : own->second;
+}
+
+} // namespace
 
 // The functions, named as Vulkan's without the prefix.
 struct FakeVulkan::Functions {
@@ -279,8 +256,13 @@ struct FakeVulkan::Functions {
             info->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT);
         auto* can = chained<VkExternalImageFormatProperties>(
             into->pNext, VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES);
-        const auto& modifiers = fake.physical(device).modifiers;
-        const bool known = fake.physical(device).formats.contains(info->format);
+        const auto& modifiers = modifiers_of(fake.physical(device), info->format);
+        const auto& takes_usage = fake.physical(device).takes_usage;
+        EXPECT_TRUE((info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) == 0 ||
+                    info->tiling == VK_IMAGE_TILING_LINEAR || !view_formats(info->pNext).empty())
+            << "VUID 02313";
+        const bool known = fake.physical(device).formats.contains(info->format) &&
+                           (!takes_usage || takes_usage(info->usage));
         if (!known || info->usage == 0 || info->type != VK_IMAGE_TYPE_2D ||
             (info->tiling != VK_IMAGE_TILING_LINEAR &&
              (info->tiling != VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT || !modifier ||
@@ -321,7 +303,7 @@ struct FakeVulkan::Functions {
         into->formatProperties.linearTilingFeatures = ~VkFormatFeatureFlags{0};
         if (list == nullptr)
             return;
-        (void)list_out(physical.modifiers, &list->drmFormatModifierCount,
+        (void)list_out(modifiers_of(physical, format), &list->drmFormatModifierCount,
                        list->pDrmFormatModifierProperties);
         auto* list_2 = chained<VkDrmFormatModifierPropertiesList2EXT>(
             into->pNext, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_2_EXT);
@@ -378,7 +360,12 @@ struct FakeVulkan::Functions {
         FakeImageRequest request{.info = *info,
                                  .handle_types = external ? external->handleTypes : 0,
                                  .modifiers = {},
-                                 .planes = {}};
+                                 .planes = {},
+                                 .view_formats = view_formats(info->pNext)};
+        const bool is_mutable = (info->flags & VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT) != 0;
+        EXPECT_TRUE(!is_mutable || info->tiling == VK_IMAGE_TILING_LINEAR ||
+                    !request.view_formats.empty())
+            << "VUID 02353";
         if (layout) {
             request.modifiers = {layout->drmFormatModifier};
             request.planes.assign(layout->pPlaneLayouts,
@@ -393,17 +380,27 @@ struct FakeVulkan::Functions {
                   info->tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT)
             << "VUID 02261";
         fake.images.push_back(request);
+        const auto round_up = [](VkDeviceSize value, VkDeviceSize to) {
+            return (value + to - 1) / to * to;
+        };
         const VkDeviceSize stride =
-            fake.row_pitch.value_or((VkDeviceSize{info->extent.width} * 4 + 63) / 64 * 64);
+            layout ? request.planes[0].rowPitch
+                   : fake.row_pitch.value_or(round_up(VkDeviceSize{info->extent.width} * 4, 64));
+        const VkDeviceSize bytes =
+            fake.offset + stride * round_up(info->extent.height, fake.rows_round_to);
         *image = handle<VkImage>(
             fake.add({.kind = "image",
                       .parent = number(device),
-                      .size = fake.memory_size.value_or(fake.offset + stride * info->extent.height),
+                      .size = fake.memory_size.value_or(
+                          round_up(bytes + fake.bytes_behind, fake.size_rounds_to)),
                       .stride = stride,
+                      .told = request.planes,
                       .planes = layout ? layout->drmFormatModifierPlaneCount : 1,
                       .disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
                       .modifier = list ? fake.takes_modifier.value_or(request.modifiers.back()) : 0,
-                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR}));
+                      .linear = info->tiling == VK_IMAGE_TILING_LINEAR,
+                      .view_formats = is_mutable ? request.view_formats
+                                                 : std::vector<VkFormat>{info->format}}));
         return VK_SUCCESS;
     }
 
@@ -411,15 +408,20 @@ struct FakeVulkan::Functions {
                                                const VkAllocationCallbacks*, VkImageView* view) {
         auto& fake = driver();
         fake.use("device", number(device), __func__);
-        fake.use("image", number(info->image), __func__);
+        const auto& formats = fake.use("image", number(info->image), __func__).view_formats;
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, view);
+        EXPECT_TRUE(formats.empty() || std::ranges::find(formats, info->format) != formats.end())
+            << "VUID 01019 and 01585";
+        const auto* own = chained<VkImageViewUsageCreateInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_IMAGE_VIEW_USAGE_CREATE_INFO);
         const auto* converted = chained<VkSamplerYcbcrConversionInfo>(
             info->pNext, VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO);
         if (converted)
             fake.use("conversion", number(converted->conversion), __func__);
-        fake.views.push_back(
-            {.info = *info, .conversion = converted ? converted->conversion : VK_NULL_HANDLE});
+        fake.views.push_back({.info = *info,
+                              .conversion = converted ? converted->conversion : VK_NULL_HANDLE,
+                              .usage = own ? own->usage : 0});
         *view = handle<VkImageView>(fake.add({.kind = "view", .parent = number(info->image)}));
         return VK_SUCCESS;
     }
@@ -437,6 +439,13 @@ struct FakeVulkan::Functions {
         fake.use("device", number(device), __func__);
         if (const VkResult result = fake.call(__func__); result != VK_SUCCESS)
             return failed(result, conversion);
+        VkFormatFeatureFlags potential = 0;
+        for (const auto& each : modifiers_of(fake.devices[0], info->format))
+            potential |= each.drmFormatModifierTilingFeatures;
+        EXPECT_NE(potential & (VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT |
+                               VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT),
+                  0U)
+            << "VUID 01650";
         fake.conversions.push_back(*info);
         *conversion = handle<VkSamplerYcbcrConversion>(
             fake.add({.kind = "conversion", .parent = number(device)}));
@@ -453,6 +462,8 @@ struct FakeVulkan::Functions {
     static void VKAPI_CALL DestroyImage(VkDevice device, VkImage image,
                                         const VkAllocationCallbacks*) {
         driver().use("device", number(device), __func__);
+        if (driver().on_destroy_image)
+            driver().on_destroy_image();
         driver().destroy("image", number(image), __func__);
     }
 
@@ -495,6 +506,10 @@ struct FakeVulkan::Functions {
                                ? 0
                                : static_cast<std::size_t>(std::ranges::find(names, of->aspectMask) -
                                                           names.begin());
+        if (plane < object.told.size()) {
+            *into = object.told[plane];
+            return;
+        }
         ASSERT_LE(plane, fake.further_planes.size())
             << "an image with a modifier has memory planes, VUID 02271; one without, the format's";
         *into = plane == 0 ? VkSubresourceLayout{.offset = fake.offset,
@@ -540,6 +555,10 @@ struct FakeVulkan::Functions {
         EXPECT_TRUE(alone == nullptr ||
                     (alone->image == VK_NULL_HANDLE) != (alone->buffer == VK_NULL_HANDLE))
             << "VUID 01432";
+        if (alone && alone->image != VK_NULL_HANDLE) {
+            EXPECT_EQ(info->allocationSize, fake.use("image", number(alone->image), __func__).size)
+                << "VUID 02964";
+        }
         const ino_t imported = import ? inode_of(import->fd) : 0;
         if (import) {
             EXPECT_EQ(import->handleType, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
@@ -642,6 +661,9 @@ struct FakeVulkan::Functions {
                 << "memory type " << where.type;
             EXPECT_LE(infos[each].memoryOffset + what.size, where.size);
             EXPECT_TRUE(where.owner == 0 || where.owner == number(infos[each].image));
+            EXPECT_TRUE(where.owner == 0 || infos[each].memoryOffset == 0) << "VUID 02628";
+            EXPECT_TRUE(where.owner != 0 || what.disjoint || !fake.requires_dedicated)
+                << "VUID 01445";
             what.memory = number(infos[each].memory);
         }
         return VK_SUCCESS;
@@ -674,6 +696,8 @@ struct FakeVulkan::Functions {
             *fd = read_end_of_a_pipe();
         } else if (fake.memory_fd == Gives::no_fd || !memory.exportable) {
             *fd = -1; // as lavapipe does with memory that was not made for it
+        } else if (fake.gives_dma_buf) {
+            *fd = fake.gives_dma_buf(memory.size).release();
         } else {
             *fd = memfd_create("vulkan memory", 0);
             EXPECT_EQ(ftruncate(*fd, static_cast<off_t>(memory.size)), 0);
@@ -798,7 +822,9 @@ struct FakeVulkan::Functions {
         semaphore.signalled = false; // "Copy transference has the same effects as a wait"
         switch (fake.semaphore_fd) {
         case Gives::what_was_asked_for:
-            *fd = fake_sync_file(fake.exported_fence_status).release();
+            *fd = (fake.gives_sync_file ? fake.gives_sync_file()
+                                        : fake_sync_file(fake.exported_fence_status))
+                      .release();
             break;
         case Gives::no_fd:
             *fd = -1;

@@ -22,6 +22,9 @@
 
 namespace sluice::test {
 
+/// What the memfds of `fake_sync_file` begin with; their status follows.
+inline constexpr std::int32_t fake_sync_file_mark = 0x53594e43;
+
 /// A memfd that passes for a sync_file of \p status (0 pending, 1 signalled, below 0 failed) once
 /// `fake_sync_files` is in force. Its inode tells it from others.
 [[nodiscard]] UniqueFd fake_sync_file(int status);
@@ -60,9 +63,13 @@ struct FakePhysicalDevice {
         {.drmFormatModifier = 0,
          .drmFormatModifierPlaneCount = 1,
          .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}}};
+    /// Those of one format, where they are others.
+    std::map<VkFormat, std::vector<VkDrmFormatModifierPropertiesEXT>> modifiers_of;
     /// What it adds of them in VkDrmFormatModifierPropertiesList2EXT; like lavapipe, nothing.
     std::vector<VkDrmFormatModifierProperties2EXT> modifiers_2;
     VkExtent2D max_extent{16384, 16384};
+    /// Whether it has images of a usage. Default: of all.
+    std::function<bool(VkImageUsageFlags usage)> takes_usage;
     /// The formats that it has images of, by any of the modifiers.
     std::set<VkFormat> formats{VK_FORMAT_B8G8R8A8_UNORM, VK_FORMAT_R8G8B8A8_UNORM,
                                VK_FORMAT_R8_UNORM, VK_FORMAT_R8G8_UNORM,
@@ -85,10 +92,12 @@ struct FakeImageRequest {
     VkExternalMemoryHandleTypeFlags handle_types;
     std::vector<std::uint64_t> modifiers;
     std::vector<VkSubresourceLayout> planes; // of the explicit create info
+    std::vector<VkFormat> view_formats;
 };
 struct FakeView {
     VkImageViewCreateInfo info; // its pointers are dead
     VkSamplerYcbcrConversion conversion;
+    VkImageUsageFlags usage; // its own, 0 for the image's
 };
 struct FakeBufferRequest {
     VkBufferCreateInfo info; // its pointers are dead
@@ -140,15 +149,23 @@ public:
     std::optional<std::uint64_t> takes_modifier;
     std::optional<VkDeviceSize> row_pitch;   ///< Default: 64-byte aligned.
     std::optional<VkDeviceSize> memory_size; ///< Default: what the image or buffer takes.
+    /// What that is of an image: its rows rounded up, and bytes behind them rounded up.
+    VkDeviceSize rows_round_to = 1, bytes_behind = 0, size_rounds_to = 1;
 
     enum class Gives : std::uint8_t { what_was_asked_for, no_fd, a_pipe };
     Gives memory_fd = Gives::what_was_asked_for; ///< Like lavapipe's, it has no CLOEXEC.
     Gives semaphore_fd = Gives::what_was_asked_for;
     int exported_fence_status = 0;
+    /// Where set they make what was asked for, instead of memfds: for a kernel that looks.
+    std::function<UniqueFd(VkDeviceSize size)> gives_dma_buf;
+    std::function<UniqueFd()> gives_sync_file;
     /// What becomes of a fd whose import fails: Vulkan leaves it, lavapipe closes it.
     bool failed_import_closes = false;
     /// Runs once it has: another thread may open something that gets the same number.
     std::function<void(int number)> after_failed_import_closed;
+
+    /// Runs while an image is being destroyed.
+    std::function<void()> on_destroy_image;
 
     /// Whether the GPU is done as soon as work is submitted. Otherwise see `finish`.
     bool finishes_at_once = true;
@@ -191,20 +208,22 @@ private:
         std::string kind;
         std::uint64_t parent = 0;
         bool of_application = false;
-        bool in_use = false;        // the GPU has not finished with it
-        bool signalled = false;     // fences and semaphores
-        bool exportable = false;    // semaphores and memories
-        bool timeline = false;      // semaphores
-        ino_t imported = 0;         // semaphores
-        VkDeviceSize size = 0;      // images, buffers and memories
-        VkDeviceSize stride = 0;    // images
-        std::uint32_t type = 0;     // memories
-        std::uint64_t owner = 0;    // memories: what they are dedicated to
-        std::uint64_t memory = 0;   // images and buffers
-        std::uint32_t planes = 1;   // images
-        bool disjoint = false;      // images
-        std::uint64_t modifier = 0; // images
-        bool linear = false;        // images: VK_IMAGE_TILING_LINEAR
+        bool in_use = false;                        // the GPU has not finished with it
+        bool signalled = false;                     // fences and semaphores
+        bool exportable = false;                    // semaphores and memories
+        bool timeline = false;                      // semaphores
+        ino_t imported = 0;                         // semaphores
+        VkDeviceSize size = 0;                      // images, buffers and memories
+        VkDeviceSize stride = 0;                    // images
+        std::vector<VkSubresourceLayout> told = {}; // images: where their planes are to lie
+        std::uint32_t type = 0;                     // memories
+        std::uint64_t owner = 0;                    // memories: what they are dedicated to
+        std::uint64_t memory = 0;                   // images and buffers
+        std::uint32_t planes = 1;                   // images
+        bool disjoint = false;                      // images
+        std::uint64_t modifier = 0;                 // images
+        bool linear = false;                        // images: VK_IMAGE_TILING_LINEAR
+        std::vector<VkFormat> view_formats = {};    // images: empty for any
     };
     /// Counts the call and tells what the script makes of it.
     VkResult call(const char* function);

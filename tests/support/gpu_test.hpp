@@ -63,7 +63,7 @@ class GpuTest : public ::testing::Test {
 protected:
     void SetUp() override {
         SLUICE_REQUIRES(Validation::available(), "VK_LAYER_KHRONOS_validation is not installed");
-        auto created = validation_.create_context();
+        auto created = validation_.create_context(features());
         SLUICE_REQUIRES(created, created.error().message());
         context_.emplace(std::move(*created));
         const VkCommandPoolCreateInfo pool{.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
@@ -86,6 +86,9 @@ protected:
         for (const std::string& each : validation_.messages())
             ADD_FAILURE() << each;
     }
+
+    /// What the device is made with (`VulkanContextInfo::device_features`). Default: none.
+    [[nodiscard]] virtual const void* features() const { return nullptr; }
 
     [[nodiscard]] const VulkanDevice& gpu() const { return context_->device(); }
     [[nodiscard]] VkDevice device() const { return gpu().info().device; }

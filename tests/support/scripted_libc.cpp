@@ -8,6 +8,8 @@
 #include <linux/magic.h>
 #include <sys/mman.h>
 
+#include "core/probe.hpp"
+
 namespace {
 
 sluice::test::ScriptedLibc* script = nullptr;
@@ -117,6 +119,7 @@ ScriptedLibc::ScriptedLibc() {
 
 ScriptedLibc::~ScriptedLibc() {
     script = nullptr;
+    probe::forget(); // what a script has pretended
 }
 
 void ScriptedLibc::memfds_are_dma_bufs() {

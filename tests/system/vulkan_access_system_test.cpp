@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: MIT
 // The bracket around the GPU's use of a frame, with fences that the kernel really keeps.
 #include <array>
+#include <map>
 #include <optional>
+#include <string>
 #include <thread>
 #include <tuple>
 #include <vector>
 
+#include <drm.h>
 #include <drm_fourcc.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include <sluice/dumb.hpp>
 #include <sluice/vulkan_access.hpp>
 #include <sluice/vulkan_context.hpp>
 #include <sluice/vulkan_image.hpp>
 
 #include "support/allocations.hpp"
+#include "support/counting_vulkan.hpp"
+#include "support/drm_cards.hpp"
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
@@ -180,6 +187,69 @@ TEST_F(VulkanAccessSystemTest, TheGpuTouchesNothingBeforeTheFenceSignals) {
     std::this_thread::sleep_for(300ms);
     EXPECT_EQ(white_bytes(), 0U);
     timeline.advance(1);
+    end(access);
+    EXPECT_EQ(white_bytes(), all_white);
+}
+
+/// A fence that vgem, a driver without a device, leaves in a buffer of its own.
+class VgemFence {
+public:
+    // drm/vgem_drm.h, which distributions do not install.
+    struct Attach {
+        std::uint32_t handle, flags, fence, pad;
+    };
+    struct Signal {
+        std::uint32_t fence, flags;
+    };
+    static constexpr std::uint32_t write = 1;
+
+    VgemFence(int card, const DmaBuf& buffer) : card_(card) {
+        drm_prime_handle import{.handle = 0, .flags = 0, .fd = buffer.fd()};
+        EXPECT_EQ(ioctl(card, DRM_IOCTL_PRIME_FD_TO_HANDLE, &import), 0);
+        handle_ = import.handle;
+        Attach attach{.handle = handle_, .flags = write, .fence = 0, .pad = 0};
+        EXPECT_EQ(ioctl(card, DRM_IOWR(DRM_COMMAND_BASE + 1, Attach), &attach), 0);
+        fence_ = attach.fence;
+    }
+    VgemFence(const VgemFence&) = delete;
+    VgemFence& operator=(const VgemFence&) = delete;
+    ~VgemFence() {
+        drm_gem_close close{.handle = handle_, .pad = 0};
+        ioctl(card_, DRM_IOCTL_GEM_CLOSE, &close);
+    }
+
+    void signal() const {
+        Signal signal{.fence = fence_, .flags = 0};
+        EXPECT_EQ(ioctl(card_, DRM_IOW(DRM_COMMAND_BASE + 2, Signal), &signal), 0);
+    }
+
+private:
+    int card_;
+    std::uint32_t handle_ = 0, fence_ = 0;
+};
+
+TEST_F(VulkanAccessSystemTest, AFenceOfAnotherDriverHoldsTheGpuToo) {
+    const UniqueFd card = test::open_drm("vgem");
+    SLUICE_REQUIRES(card, "no vgem card");
+    const auto exporter = DumbExporter::wrap(card.get());
+    ASSERT_TRUE(exporter) << exporter.error().message();
+    const auto made =
+        (*exporter)->allocate_frame({.width = 16, .height = 16, .format = DRM_FORMAT_XRGB8888});
+    ASSERT_TRUE(made) << made.error().message();
+    ASSERT_EQ(made->layout().planes[0].stride, 64U);
+    auto image = gpu().attach(*made, {.usage = usage});
+    ASSERT_TRUE(image) << image.error().message();
+    image_.emplace(*image);
+    ASSERT_EQ(vkResetCommandPool(device(), pool_, 0), VK_SUCCESS);
+    record();
+
+    const VgemFence before(card.get(), buffer());
+    VulkanAccess access = begin();
+    ASSERT_EQ(access.wait_semaphores().size(), 1U);
+    submit(access);
+    std::this_thread::sleep_for(100ms);
+    EXPECT_LT(white_bytes(), all_white);
+    before.signal();
     end(access);
     EXPECT_EQ(white_bytes(), all_white);
 }
@@ -405,6 +475,77 @@ TEST_F(VulkanAccessCycleSystemTest, AWarmCycleAllocatesNothingAndLeavesNothingOp
     }
     EXPECT_EQ(allocated, 0U);
     EXPECT_LE(test::open_fds().size(), open);
+}
+
+/// With the calls between sluice and the driver counted.
+class VulkanAccessCountSystemTest : public VulkanAccessSystemTest {
+protected:
+    void SetUp() override {
+        set_up(VulkanContext::create(
+            {.get_instance_proc_addr = test::CountingVulkan::get_instance_proc_addr}));
+    }
+};
+
+TEST_F(VulkanAccessCountSystemTest, AfterTheFirstRoundAPoolIsNeitherImportedNorAnythingCreated) {
+    struct Member {
+        std::optional<Frame> frame;
+        VkCommandBuffer commands = VK_NULL_HANDLE;
+        std::optional<VulkanAccess> last; // the submission that used it
+    };
+    std::array<Member, 3> pool;
+    const SwSync before; // who used the frame before, still at it
+    std::uint32_t steps = 0;
+    std::map<std::string, int> first_round;
+    constexpr int frames = 300;
+    for (int i = 0; i < frames; ++i) {
+        Member& member = pool[static_cast<std::size_t>(i) % pool.size()];
+        if (member.last) {
+            ASSERT_TRUE(member.last->wait(deadline_in(patience)));
+            member.last.reset();
+        }
+        if (!member.frame)
+            member.frame = *Frame::create(frame().layout(), test::udmabuf(4096));
+        const auto image = gpu().attach(*member.frame, {.usage = usage});
+        ASSERT_TRUE(image) << image.error().message();
+        image_.emplace(*image);
+        if (member.commands == VK_NULL_HANDLE) {
+            const VkCommandBufferAllocateInfo allocate{
+                .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                .commandPool = pool_,
+                .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                .commandBufferCount = 1};
+            ASSERT_EQ(vkAllocateCommandBuffers(device(), &allocate, &commands_), VK_SUCCESS);
+            record();
+            member.commands = commands_;
+        }
+        commands_ = member.commands;
+        leave(before.fence(++steps), Access::write);
+        member.last = begin();
+        EXPECT_EQ(member.last->wait_semaphores().size(), 1U);
+        submit(*member.last);
+        before.advance(1); // lavapipe gives a fence once the work is done, and waits for that
+        const auto ended = member.last->end(deadline_in(patience));
+        ASSERT_TRUE(ended) << ended.error().message();
+        if (i + 1 == static_cast<int>(pool.size()))
+            first_round = test::CountingVulkan::calls();
+    }
+    for (Member& each : pool)
+        ASSERT_TRUE(each.last->wait(deadline_in(patience)));
+    EXPECT_GE(first_round["vkCreateImage"], 3);
+    EXPECT_GE(first_round["vkAllocateMemory"], 3);
+    EXPECT_GE(first_round["vkCreateSemaphore"], 6) << "one to wait for and one to signal each";
+    for (const auto& [name, calls] : test::CountingVulkan::calls()) {
+        // A semaphore's payload is taken over by each wait, and by each fd that it gives.
+        const bool each_frame = name == "vkImportSemaphoreFdKHR" || name == "vkGetSemaphoreFdKHR";
+        const int rest = frames - static_cast<int>(pool.size());
+        EXPECT_EQ(calls, first_round[name] + (each_frame ? rest : 0)) << name;
+        if (each_frame) {
+            EXPECT_EQ(first_round[name], static_cast<int>(pool.size())) << name;
+        }
+    }
+    for (const Member& each : pool)
+        EXPECT_EQ(white_bytes(each.frame->buffer()), all_white);
+    vkDeviceWaitIdle(device());
 }
 
 } // namespace

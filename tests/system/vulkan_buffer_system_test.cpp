@@ -3,6 +3,7 @@
 #include <sluice/vulkan_buffer.hpp>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -150,6 +151,42 @@ TEST_F(VulkanBufferSystemTest, ItsFrameIsAlsoAnImage) {
                  .buffers = {target.release_barrier(VK_ACCESS_TRANSFER_WRITE_BIT)}});
     });
     EXPECT_EQ(test::wrong_bytes(target.frame()), 0U);
+}
+
+class VulkanBufferBarrier2SystemTest : public VulkanBufferSystemTest {
+protected:
+    [[nodiscard]] const void* features() const override { return &synchronization_2_; }
+
+private:
+    const VkPhysicalDeviceVulkan13Features synchronization_2_ = [] {
+        VkPhysicalDeviceVulkan13Features features{};
+        features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES;
+        features.synchronization2 = VK_TRUE;
+        return features;
+    }();
+};
+
+TEST_F(VulkanBufferBarrier2SystemTest, TakesAndGivesByBarriersOfSynchronization2) {
+    const VulkanBuffer from = must_export(64, 16);
+    const VulkanBuffer to = must_export(64, 16);
+    test::fill(from.frame());
+    EXPECT_GT(test::wrong_bytes(to.frame()), 0U);
+    constexpr VkPipelineStageFlags2 copy = VK_PIPELINE_STAGE_2_COPY_BIT; // 64 bits have it alone
+    run([&](VkCommandBuffer commands) {
+        const auto barrier = [&](const std::array<VkBufferMemoryBarrier2, 2>& both) {
+            const VkDependencyInfo info{.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                        .bufferMemoryBarrierCount = 2,
+                                        .pBufferMemoryBarriers = both.data()};
+            vkCmdPipelineBarrier2(commands, &info);
+        };
+        barrier({from.acquire_barrier2(Contents::keep, copy, VK_ACCESS_2_TRANSFER_READ_BIT),
+                 to.acquire_barrier2(Contents::discard, copy, VK_ACCESS_2_TRANSFER_WRITE_BIT)});
+        const VkBufferCopy all{.size = std::min(from.size(), to.size())};
+        vkCmdCopyBuffer(commands, from.buffer(), to.buffer(), 1, &all);
+        barrier({from.release_barrier2(copy, VK_ACCESS_2_TRANSFER_READ_BIT),
+                 to.release_barrier2(copy, VK_ACCESS_2_TRANSFER_WRITE_BIT)});
+    });
+    EXPECT_EQ(test::wrong_bytes(to.frame()), 0U);
 }
 
 TEST_F(VulkanBufferSystemTest, LeavesNoFdBehind) {

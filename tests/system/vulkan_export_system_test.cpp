@@ -94,6 +94,29 @@ TEST_F(VulkanExportSystemTest, EveryFormatTravelsFromTheCpuThroughTheGpuByteForB
     EXPECT_NE(copied.find(" R8 "), std::string::npos);
 }
 
+TEST_F(VulkanExportSystemTest, AStrideAndPaddingThatAreAskedForAreTheImages) {
+    auto from = gpu().export_image(FrameSpec{.width = 33,
+                                             .height = 7,
+                                             .format = DRM_FORMAT_XRGB8888,
+                                             .stride_alignment = 4096,
+                                             .height_alignment = 16,
+                                             .slack = 64,
+                                             .size_alignment = 65536,
+                                             .name = "padded"},
+                                   usage);
+    ASSERT_TRUE(from) << from.error().message();
+    EXPECT_EQ(from->frame().layout().planes[0].stride, 4096U);
+    EXPECT_GE(from->frame().buffer().size(), 2U * 65536) << "16 rows, and 64 bytes";
+    EXPECT_EQ(from->frame().buffer().info()->name, "padded");
+    auto to = make(DRM_FORMAT_XRGB8888, {33, 7});
+    ASSERT_TRUE(to) << to.error().message();
+    EXPECT_NE(to->frame().layout().planes[0].stride, 4096U);
+    test::fill(from->frame());
+    EXPECT_GT(test::wrong_bytes(to->frame()), 0U);
+    copy(*from, *to);
+    EXPECT_EQ(test::wrong_bytes(to->frame()), 0U);
+}
+
 TEST_F(VulkanExportSystemTest, WhatIsPublishedIsWhatIsDone) {
     for (const VulkanFormatInfo& each : vulkan_formats()) {
         SCOPED_TRACE(format_name(each.fourcc));

@@ -2,14 +2,18 @@
 // Exported images on a real driver, under the validation layer.
 #include <array>
 #include <atomic>
+#include <iostream>
 #include <thread>
 
 #include <drm_fourcc.h>
 
 #include <sluice/cpu_access.hpp>
+#include <sluice/format.hpp>
 #include <sluice/frame_map.hpp>
+#include <sluice/udmabuf.hpp>
 #include <sluice/vulkan_context.hpp>
 #include <sluice/vulkan_image.hpp>
+#include <sluice/vulkan_texture.hpp>
 
 #include "support/allocations.hpp"
 #include "support/open_fds.hpp"
@@ -235,6 +239,158 @@ TEST_F(VulkanSystemTest, RefusesWhatItCannotExport) {
         refused({.width = 1U << 20, .height = 16, .format = DRM_FORMAT_XRGB8888, .usage = usage});
     EXPECT_EQ(large.code, Errc::unsupported);
     EXPECT_NE(large.message().find("limit"), std::string::npos) << large.message();
+}
+
+/// A VkRenderPass and a VkFramebuffer that fill one view with a colour.
+class Fill {
+public:
+    Fill(VkDevice device, VkImageView view, VkFormat format, VkExtent2D size)
+        : device_(device), size_(size) {
+        const VkAttachmentDescription filled{.format = format,
+                                             .samples = VK_SAMPLE_COUNT_1_BIT,
+                                             .loadOp = VK_ATTACHMENT_LOAD_OP_CLEAR,
+                                             .storeOp = VK_ATTACHMENT_STORE_OP_STORE,
+                                             .stencilLoadOp = VK_ATTACHMENT_LOAD_OP_DONT_CARE,
+                                             .stencilStoreOp = VK_ATTACHMENT_STORE_OP_DONT_CARE,
+                                             .initialLayout = layout,
+                                             .finalLayout = layout};
+        const VkAttachmentReference colour{.attachment = 0, .layout = layout};
+        const VkSubpassDescription subpass{.pipelineBindPoint = VK_PIPELINE_BIND_POINT_GRAPHICS,
+                                           .colorAttachmentCount = 1,
+                                           .pColorAttachments = &colour};
+        const VkRenderPassCreateInfo pass{.sType = VK_STRUCTURE_TYPE_RENDER_PASS_CREATE_INFO,
+                                          .attachmentCount = 1,
+                                          .pAttachments = &filled,
+                                          .subpassCount = 1,
+                                          .pSubpasses = &subpass};
+        EXPECT_EQ(vkCreateRenderPass(device, &pass, nullptr, &pass_), VK_SUCCESS);
+        const VkFramebufferCreateInfo framebuffer{.sType =
+                                                      VK_STRUCTURE_TYPE_FRAMEBUFFER_CREATE_INFO,
+                                                  .renderPass = pass_,
+                                                  .attachmentCount = 1,
+                                                  .pAttachments = &view,
+                                                  .width = size.width,
+                                                  .height = size.height,
+                                                  .layers = 1};
+        EXPECT_EQ(vkCreateFramebuffer(device, &framebuffer, nullptr, &framebuffer_), VK_SUCCESS);
+    }
+    Fill(const Fill&) = delete;
+    Fill& operator=(const Fill&) = delete;
+    ~Fill() {
+        vkDestroyFramebuffer(device_, framebuffer_, nullptr);
+        vkDestroyRenderPass(device_, pass_, nullptr);
+    }
+
+    void record(VkCommandBuffer commands, VkClearColorValue colour) const {
+        const VkClearValue value{.color = colour};
+        const VkRenderPassBeginInfo begin{.sType = VK_STRUCTURE_TYPE_RENDER_PASS_BEGIN_INFO,
+                                          .renderPass = pass_,
+                                          .framebuffer = framebuffer_,
+                                          .renderArea = {{0, 0}, size_},
+                                          .clearValueCount = 1,
+                                          .pClearValues = &value};
+        vkCmdBeginRenderPass(commands, &begin, VK_SUBPASS_CONTENTS_INLINE);
+        vkCmdEndRenderPass(commands);
+    }
+
+    static constexpr auto layout = VK_IMAGE_LAYOUT_COLOR_ATTACHMENT_OPTIMAL;
+
+private:
+    VkDevice device_;
+    VkExtent2D size_;
+    VkRenderPass pass_ = VK_NULL_HANDLE;
+    VkFramebuffer framebuffer_ = VK_NULL_HANDLE;
+};
+
+TEST_F(VulkanSystemTest, DrawsThroughAViewWithTheSrgbCurveOrWithout) {
+    constexpr VkImageUsageFlags drawn =
+        VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_SAMPLED_BIT;
+    const auto fill = [&](const VulkanImage& target, VulkanCurve curve) {
+        const auto view = target.unswizzled_view(curve);
+        ASSERT_TRUE(view) << view.error().message();
+        // Sampling has a view of its own.
+        const auto sampled = target.view(curve);
+        ASSERT_TRUE(sampled) << sampled.error().message();
+        const VkFormat format =
+            curve == VulkanCurve::srgb ? VK_FORMAT_B8G8R8A8_SRGB : target.format();
+        const Fill grey(device(), *view, format, {16, 8});
+        const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+        ASSERT_EQ(vkBeginCommandBuffer(commands, &begin), VK_SUCCESS);
+        constexpr auto stage = VK_PIPELINE_STAGE_COLOR_ATTACHMENT_OUTPUT_BIT;
+        constexpr auto access = VK_ACCESS_COLOR_ATTACHMENT_WRITE_BIT;
+        const auto acquire = target.acquire_barrier(Contents::discard, Fill::layout, access);
+        vkCmdPipelineBarrier(commands, stage, stage, 0, 0, nullptr, 0, nullptr, 1, &acquire);
+        grey.record(commands, {.float32 = {0.5F, 0.5F, 0.5F, 1.0F}});
+        const auto release = target.release_barrier(Fill::layout, access);
+        vkCmdPipelineBarrier(commands, stage, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, nullptr,
+                             0, nullptr, 1, &release);
+        ASSERT_EQ(vkEndCommandBuffer(commands), VK_SUCCESS);
+        submit_and_finish();
+    };
+    for (const std::uint32_t format : {DRM_FORMAT_XRGB8888, DRM_FORMAT_ARGB8888}) {
+        const auto made = gpu().export_image(
+            {.width = 16, .height = 8, .format = format, .usage = drawn, .srgb_views = true});
+        ASSERT_TRUE(made) << made.error().message();
+        const auto attached = gpu().attach(made->frame(), {.usage = drawn, .srgb_views = true});
+        ASSERT_TRUE(attached) << attached.error().message();
+        for (const VulkanImage& target : {*made, *attached}) {
+            fill(target, VulkanCurve::none);
+            EXPECT_EQ(other_pixels(target.frame(), 0xff808080), 0U);
+            fill(target, VulkanCurve::srgb);
+            // 1.055 * 0.5 ^ (1 / 2.4) - 0.055 is 0.7354, of 255.
+            EXPECT_EQ(other_pixels(target.frame(), 0xffbcbcbc), 0U);
+        }
+    }
+}
+
+TEST_F(VulkanSystemTest, TexturesComeAsTheDriverCanAndTellWhatTheirSamplersMayBe) {
+    VkPhysicalDeviceVulkan11Features converts{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
+        .samplerYcbcrConversion = VK_TRUE};
+    test::Validation other;
+    const auto converting = other.create_context(&converts);
+    SLUICE_REQUIRES(converting, converting.error().message());
+    {
+        VulkanDeviceInfo info = converting->device().info();
+        info.sampler_ycbcr_conversion = true;
+        const auto wrapped = VulkanDevice::wrap(info);
+        ASSERT_TRUE(wrapped) << wrapped.error().message();
+        const auto exporter = UdmabufExporter::open();
+        SLUICE_REQUIRES(exporter, exporter.error().message());
+        for (const std::uint32_t format :
+             {DRM_FORMAT_NV12, DRM_FORMAT_YUYV, DRM_FORMAT_AYUV, DRM_FORMAT_XYUV8888,
+              DRM_FORMAT_Y410, DRM_FORMAT_XRGB8888}) {
+            SCOPED_TRACE(format_name(format));
+            const auto frame = (*exporter)->allocate_frame(
+                {.width = 64, .height = 16, .format = format, .height_alignment = 4});
+            ASSERT_TRUE(frame) << frame.error().message();
+            const auto texture = wrapped->texture(*frame, {});
+            ASSERT_TRUE(texture) << texture.error().message();
+            std::cout << format_name(format) << ": " << texture->parts() << " parts, "
+                      << (texture->conversion() == VK_NULL_HANDLE ? "as it lies" : "converted")
+                      << '\n';
+            for (const VkFilter wanted : {VK_FILTER_NEAREST, VK_FILTER_LINEAR}) {
+                const VkSamplerYcbcrConversionInfo with{
+                    .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_INFO,
+                    .conversion = texture->conversion()};
+                const VkFilter filter = texture->sampling().filter(wanted);
+                const VkSamplerCreateInfo create{
+                    .sType = VK_STRUCTURE_TYPE_SAMPLER_CREATE_INFO,
+                    .pNext = texture->conversion() == VK_NULL_HANDLE ? nullptr : &with,
+                    .magFilter = filter,
+                    .minFilter = filter,
+                    .addressModeU = VK_SAMPLER_ADDRESS_MODE_CLAMP_TO_EDGE,
+                    .addressModeV = VK_SAMPLER_ADDRESS_MODE_CLAMP_TO_EDGE,
+                    .addressModeW = VK_SAMPLER_ADDRESS_MODE_CLAMP_TO_EDGE};
+                VkSampler sampler = VK_NULL_HANDLE;
+                EXPECT_EQ(vkCreateSampler(info.device, &create, nullptr, &sampler), VK_SUCCESS);
+                vkDestroySampler(info.device, sampler, nullptr);
+            }
+        }
+    }
+    other.stop();
+    for (const std::string& each : other.messages())
+        ADD_FAILURE() << each;
 }
 
 /// Without the validation layer, whose own allocations would be counted.

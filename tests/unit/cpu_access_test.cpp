@@ -17,7 +17,7 @@
 
 #include <sluice/log.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "core/strict_pages.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"

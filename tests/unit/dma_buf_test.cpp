@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "core/sys.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
@@ -108,6 +108,23 @@ TEST_F(DmaBufTest, WhatAStrangerNamedABufferCannotWriteToATerminal) {
         return static_cast<ssize_t>(name.copy(text, name.size()));
     };
     EXPECT_EQ(sys::describe_fd(0), "fd 0 ('/dmabuf:a?[2J???z')");
+}
+
+TEST_F(DmaBufTest, TheirFilesystemIsAskedOnce) {
+    test::ScriptedLibc libc;
+    libc.memfds_are_dma_bufs();
+    int asked = 0;
+    libc.fstatfs = [&, others = libc.fstatfs](int fd, struct statfs* filesystem) {
+        ++asked;
+        return others(fd, filesystem);
+    };
+    (void)buffer_of(4096);
+    (void)buffer_of(4096);
+    EXPECT_EQ(asked, 1);
+    // What lies elsewhere is asked, and refused.
+    const UniqueFd no_buffer(eventfd(0, EFD_CLOEXEC));
+    expect_refused(DmaBuf::from_borrowed_fd(no_buffer.get()), "eventfd");
+    EXPECT_EQ(asked, 2);
 }
 
 TEST_F(DmaBufTest, KnowsItsSizeAndIdentity) {

@@ -31,7 +31,7 @@ protected:
     test::FakeDrm drm;
 };
 
-constexpr FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
+const FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
 
 TEST_F(DumbTest, SaysWhatItCanDo) {
     const auto exporter = wrap();

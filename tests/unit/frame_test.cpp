@@ -13,7 +13,7 @@
 #include <linux/dma-buf.h>
 #include <sys/eventfd.h>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "frame/frame_use.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"

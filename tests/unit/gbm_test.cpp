@@ -40,7 +40,7 @@ protected:
     test::FakeGbm gbm;
 };
 
-constexpr FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
+const FrameSpec small{.width = 100, .height = 10, .format = DRM_FORMAT_XRGB8888};
 
 TEST_F(GbmTest, SaysWhatItCanDo) {
     const auto exporter = wrap(GBM_BO_USE_SCANOUT);
@@ -386,6 +386,12 @@ TEST_F(GbmTest, AsksForAWiderBufferWhereTheStrideDoesNotFit) {
     spec.offset_alignment = 0;
     spec.min_size = 1 << 21;
     expect_refused(exporter->allocate_frame(spec), Errc::unsupported, {"1048576 bytes", "2097152"});
+    spec.min_size = 0;
+    spec.slack = 1000;
+    EXPECT_TRUE(exporter->allocate_frame(spec)) << "the buffer is large enough by itself";
+    spec.slack = 1 << 20;
+    expect_refused(exporter->allocate_frame(spec), Errc::unsupported,
+                   {"1048576 bytes, and 1055056 are needed"}); // behind 16 rows of 404, from 16 on
 }
 
 TEST_F(GbmTest, AModifiersOwnPlanesHaveTheirOwnStrides) {

@@ -11,7 +11,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"

@@ -21,7 +21,7 @@
 #include <sluice/format.hpp>
 #include <sluice/vulkan_format.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
 #include "support/scripted_libc.hpp"

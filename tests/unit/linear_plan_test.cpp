@@ -8,6 +8,8 @@
 #include <drm_fourcc.h>
 #include <gtest/gtest.h>
 
+#include "frame/multiples.hpp"
+
 namespace sluice {
 namespace {
 
@@ -36,11 +38,26 @@ TEST(LinearPlan, PutsPlaneAfterPlane) {
     ASSERT_TRUE(plan) << plan.error().message();
     EXPECT_EQ(describe(plan->layout),
               "33x17 NV12 LINEAR, stride 64, offset 0; stride 64, offset 1300");
-    EXPECT_EQ(plan->size, 1300U + 64 * 10) << "20 rows, and half of them";
+    EXPECT_EQ(plan->size, 1300U + 64 * 12) << "20 rows, half of them, and four times its own 9";
     EXPECT_EQ(
         plan_linear({.width = 33, .height = 17, .format = DRM_FORMAT_NV12, .min_size = 5000}, 64)
             ->size,
         5000U);
+}
+
+TEST(LinearPlan, PadsWhatIsBehindTheLastRow) {
+    // 1920 x 1080 pixels are 2025 pages and nothing more, whatever the rows are rounded up to.
+    FrameSpec spec{.width = 1920, .height = 1080, .format = DRM_FORMAT_XRGB8888};
+    spec.height_alignment = 2;
+    EXPECT_EQ(plan_linear(spec, 1)->size, 1920U * 1080 * 4);
+    spec.slack = 64;
+    EXPECT_EQ(plan_linear(spec, 1)->size, 1920U * 1080 * 4 + 64);
+    spec.size_alignment = 65536;
+    EXPECT_EQ(plan_linear(spec, 1)->size, 127U * 65536);
+    spec.min_size = 127U * 65536 + 1;
+    EXPECT_EQ(plan_linear(spec, 1)->size, 127U * 65536 + 1) << "which nobody rounds up";
+    spec.size_alignment = spec.slack = UINT32_MAX;
+    EXPECT_EQ(plan_linear(spec, 1)->size, std::uint64_t{UINT32_MAX} * 2);
 }
 
 TEST(LinearPlan, LeavesOperationAndObjectToTheCaller) {

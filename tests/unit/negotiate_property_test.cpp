@@ -124,8 +124,7 @@ public:
                 const bool usable = contains(each.uses, case_.uses[i]);
                 listed = true;
                 for_uses = for_uses || usable;
-                at_size = at_size || (usable && case_.request.width <= each.max_width &&
-                                      case_.request.height <= each.max_height &&
+                at_size = at_size || (usable && has_the_size(each) &&
                                       case_.request.width >= importer.min_width &&
                                       case_.request.height >= importer.min_height);
             }
@@ -139,8 +138,7 @@ public:
         return std::ranges::any_of(maker.real->formats, [&](const FormatSupport& each) {
             if (!matches(each, layout))
                 return false;
-            if (keeps(Requirement::size) &&
-                (case_.request.width > each.max_width || case_.request.height > each.max_height))
+            if (keeps(Requirement::size) && !has_the_size(each))
                 return false;
             for (std::size_t i = 0; i < case_.importers.size(); ++i)
                 if (keeps(Requirement::made_for_uses, i) &&
@@ -148,6 +146,13 @@ public:
                     return false;
             return true;
         });
+    }
+
+    [[nodiscard]] std::uint32_t largest(std::uint32_t ImporterCaps::*field) const {
+        std::uint32_t most = 0;
+        for (const ImporterCaps& each : case_.importers)
+            most = std::max(most, each.*field);
+        return most;
     }
 
     [[nodiscard]] bool incoherent(const ExporterCaps& exporter) const {
@@ -158,6 +163,17 @@ public:
                 blind || (!case_.importers[i].maps && case_.importers[i].snooping == Snooping::no);
         }
         return exporter.cpu_caching == CpuCaching::unmaintained && cpu && blind;
+    }
+
+    [[nodiscard]] bool has_the_size(const FormatSupport& support) const {
+        std::set<std::uint32_t> widths, heights;
+        for (std::uint32_t all = 0; all <= std::min(support.max_width, 100U);
+             all += support.width_granularity)
+            widths.insert(all);
+        for (std::uint32_t all = 0; all <= std::min(support.max_height, 100U);
+             all += support.height_granularity)
+            heights.insert(all);
+        return widths.contains(case_.request.width) && heights.contains(case_.request.height);
     }
 
 private:
@@ -189,12 +205,14 @@ private:
     }
 
     [[nodiscard]] std::uint64_t bytes_of(const Maker& maker, const Layout& layout) const {
-        std::vector<std::uint64_t> strides, heights;
-        std::uint64_t bytes = 0;
+        std::vector<std::uint64_t> strides, heights, sizes;
+        std::uint64_t bytes = 0, slack = 0;
         bool all_say = !case_.importers.empty();
         for (const ImporterCaps& each : case_.importers) {
             strides.push_back(each.stride_alignment);
             heights.push_back(each.height_alignment);
+            sizes.push_back(each.size_alignment);
+            slack = std::max<std::uint64_t>(slack, each.slack);
             bytes = std::max(bytes, each.min_size);
             all_say = all_say && each.stride_alignment != 0;
         }
@@ -209,7 +227,10 @@ private:
                 stride += step;
             for (const std::uint64_t step = common(heights); rows < case_.request.height;)
                 rows += step;
-            bytes = std::max(bytes, stride * rows);
+            std::uint64_t whole = stride * rows + slack;
+            for (const std::uint64_t step = common(sizes); whole % step != 0;)
+                ++whole;
+            bytes = std::max(bytes, whole);
         }
         if (maker.real)
             while (bytes % maker.real->granularity != 0)
@@ -250,6 +271,10 @@ std::vector<FormatSupport> random_formats(Dice& dice, unsigned sparse) {
             if (dice.one_in(12))
                 support.max_height = dice.of({7U, 100U});
             support.disjoint = !dice.one_in(4);
+            if (dice.one_in(8))
+                support.width_granularity = dice.of({3U, 4U});
+            if (dice.one_in(12))
+                support.height_granularity = dice.of({2U, 8U});
             formats.push_back(support);
         }
     std::ranges::rotate(
@@ -280,6 +305,8 @@ Case random_case(unsigned seed) {
                           .formats = random_formats(dice, 2),
                           .stride_alignment = dice.of({0U, 1U, 3U, 64U}),
                           .height_alignment = dice.of({0U, 2U, 3U}),
+                          .slack = dice.of({0U, 0U, 1U, 64U}),
+                          .size_alignment = dice.of({0U, 0U, 24U, 64U}),
                           .min_size = dice.of<std::uint64_t>({0, 0, 100, 400}),
                           .max_size = dice.of<std::uint64_t>({UINT64_MAX, UINT64_MAX, 300, 5000}),
                           .foreign = !dice.one_in(4),
@@ -344,7 +371,8 @@ void each_subset(const std::vector<Atom>& atoms, std::size_t count, std::size_t 
     }
 }
 
-void expect_best_first(const Case& of, const std::vector<FrameChoice>& choices) {
+void expect_best_first(const Case& of, const Model& model,
+                       const std::vector<FrameChoice>& choices) {
     // How an exporter is judged, as the header puts it; true is better.
     const auto judge = [&](const FrameChoice& choice) {
         const ExporterCaps& exporter = of.exporters[choice.exporter];
@@ -357,9 +385,7 @@ void expect_best_first(const Case& of, const std::vector<FrameChoice>& choices) 
             const ImporterCaps& each = of.importers[i];
             const auto count =
                 std::ranges::count_if(each.formats, [&](const FormatSupport& support) {
-                    return contains(support.uses, of.uses[i]) &&
-                           of.request.width <= support.max_width &&
-                           of.request.height <= support.max_height &&
+                    return contains(support.uses, of.uses[i]) && model.has_the_size(support) &&
                            of.request.width >= each.min_width;
                 });
             if (!each.device.empty() && (!pickiest || count < fewest)) {
@@ -421,9 +447,10 @@ TEST(NegotiateProperty, ChoicesAndConflictsAreTheModels) {
                 const auto found = expected.find({rank, each.exporter});
                 ASSERT_NE(found, expected.end()) << each.why;
                 EXPECT_EQ(each.spec.modifiers, found->second) << each.why;
+                EXPECT_EQ(each.spec.slack, model.largest(&ImporterCaps::slack)) << each.why;
                 EXPECT_EQ(each.clear, of.request.zeroed && !of.exporters[each.exporter].zeroed);
             }
-            expect_best_first(of, *outcome);
+            expect_best_first(of, model, *outcome);
             continue;
         }
         Atoms blamed;

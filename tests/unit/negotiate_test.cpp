@@ -294,6 +294,85 @@ TEST(Negotiate, AlignmentsAreCombined) {
               "plain makes only LINEAR XR24");
 }
 
+TEST(Negotiate, TheNameOutlivesTheRequest) {
+    const ExporterCaps a = maker("a");
+    const std::array<const ExporterCaps*, 1> makers{&a};
+    std::vector<FrameChoice> choices;
+    {
+        const FrameRequest request{.width = 1,
+                                   .height = 1,
+                                   .formats = {xr24},
+                                   .name = "a name that no short string has room for"};
+        auto outcome = negotiate(makers, {}, request);
+        ASSERT_TRUE(outcome);
+        choices = std::move(*outcome);
+    }
+    EXPECT_EQ(choices.front().spec.name, "a name that no short string has room for");
+}
+
+TEST(Negotiate, PaddingIsCombined) {
+    ExporterCaps plain = maker("plain");
+    plain.granularity = 1;
+    ImporterCaps a = taker("a");
+    ImporterCaps b = taker("b");
+    a.slack = 64;
+    b.slack = 100;
+    a.size_alignment = 48;
+    b.size_alignment = 64;
+    const FrameSpec spec = best(agree({plain}, {{a}, {b}})).spec;
+    EXPECT_EQ(spec.slack, 100U);
+    EXPECT_EQ(spec.size_alignment, 192U);
+    // 64x16 pixels are 4096 bytes, and 22 times 192 are the first that 4196 fit into.
+    plain.max_size = 22 * 192;
+    EXPECT_TRUE(agree({plain}, {{a}, {b}}));
+    plain.max_size -= 1;
+    EXPECT_EQ(conflicts(agree({plain}, {{a}, {b}})),
+              "64x16 XR24 LINEAR needs 4224 bytes\nplain makes at most 4223 bytes");
+    a.size_alignment = 65536;
+    b.size_alignment = 65537;
+    EXPECT_EQ(conflicts(agree({plain}, {{a}, {b}})),
+              "a takes only a size in multiples of 65536 bytes\n"
+              "b takes only a size in multiples of 65537 bytes, together above the limit of "
+              "4294967295");
+}
+
+TEST(Negotiate, SizesMayGoInSteps) {
+    FormatSupport even{nv12, linear};
+    even.width_granularity = even.height_granularity = 2;
+    const ExporterCaps plain = maker("plain", {{nv12, linear}, {xr24, linear}});
+    const ImporterCaps gpu = taker("gpu", {even, {xr24, linear}});
+    const auto with = [](std::uint32_t width, std::uint32_t height) {
+        return FrameRequest{.width = width, .height = height, .formats = {nv12}};
+    };
+    const ImporterCaps video = taker("video", {even});
+    const ExporterCaps camera = maker("camera", {even, {xr24, linear}});
+    EXPECT_TRUE(agree({plain}, {{gpu}}, with(1920, 1080)));
+    for (const auto& [width, height] : {std::pair(1919U, 1080U), std::pair(1920U, 1081U)}) {
+        const std::string size = std::to_string(width) + "x" + std::to_string(height);
+        EXPECT_EQ(conflicts(agree({plain}, {{gpu}}, with(width, height))),
+                  "gpu takes only LINEAR XR24 to sample at " + size + "\nthe frame is to be NV12");
+        EXPECT_EQ(conflicts(agree({plain}, {{video}}, with(width, height))),
+                  "video takes only sizes in multiples of 2x2 pixels to sample, and the frame is " +
+                      size);
+        EXPECT_EQ(conflicts(agree({camera}, {}, with(width, height))),
+                  "the frame is to be NV12\nthe frame is " + size +
+                      "\ncamera makes only LINEAR NV12 and only sizes in multiples of 2x2 pixels");
+    }
+    // The finest steps of those that are large enough.
+    FormatSupport coarse{nv12, x_tiled}, small{nv12, linear};
+    coarse.width_granularity = 64;
+    small.max_width = 64;
+    small.max_height = 64;
+    const ExporterCaps both = maker("both", {small, coarse});
+    const ImporterCaps b = taker("b", {small, coarse});
+    EXPECT_EQ(conflicts(agree({both}, {{b}}, with(65, 1))),
+              "b takes only sizes in multiples of 64x1 pixels to sample, and the frame is 65x1");
+    // Another way to take the format has no steps.
+    const ImporterCaps also = taker("gpu", {even, {nv12, linear, Uses::sample}});
+    EXPECT_TRUE(agree({plain}, {{also}}, with(1919, 1081)));
+    EXPECT_FALSE(agree({plain}, {{also, Uses::render}}, with(1919, 1081)));
+}
+
 TEST(Negotiate, ADriverThatListsNoModifiersIsOfferedTheImporters) {
     ExporterCaps gbm = maker("gbm");
     gbm.lays_out_frames = true;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <sluice/vulkan_access.hpp>
 
+#include <algorithm>
 #include <array>
 #include <future>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +12,7 @@
 
 #include <sluice/vulkan_image.hpp>
 
-#include "core/implicit_sync_probe.hpp"
+#include "core/probe.hpp"
 #include "support/fake_reservations.hpp"
 #include "support/fake_vulkan.hpp"
 #include "support/memfd.hpp"
@@ -251,6 +253,23 @@ TEST_F(VulkanAccessTest, ARevokedFrameIsRefusedAndAnOpenAccessHoldsRevocationUp)
     EXPECT_EQ(driver_.living().count("memory"), 0U);
 }
 
+TEST_F(VulkanAccessTest, WhoeverRevokesAFrameDestroysNothingOfADeviceThatIsGone) {
+    std::optional<VulkanDevice> device = wrap();
+    const Frame of = frame();
+    (void)attach(*device, of);
+    // The application drops its handle while the frame's owner has the attachment dropped.
+    std::future<void> gone;
+    bool waits = false;
+    driver_.on_destroy_image = [&] {
+        gone = std::async(std::launch::async, [&device] { device.reset(); });
+        waits = gone.wait_for(20ms) == std::future_status::timeout;
+    };
+    EXPECT_TRUE(of.revoke(deadline_in(0s)));
+    ASSERT_TRUE(gone.valid());
+    gone.get();
+    EXPECT_TRUE(waits) << "the VkDevice could have been destroyed under the revoker";
+}
+
 TEST_F(VulkanAccessTest, CanBeGivenUp) {
     const VulkanDevice device = wrap();
     const VulkanImage image = attach(device, frame());
@@ -353,12 +372,17 @@ TEST_F(VulkanAccessTest, EndsAgainWhereTheDriverGaveNoFence) {
     access = begin(device, image);
     submit(access);
     driver_.semaphore_fd = FakeVulkan::Gives::a_pipe;
-    expect_refused(access.end(deadline_in(0s)), Errc::wrong_object, {"not a sync_file"});
-    EXPECT_TRUE(access.end(deadline_in(0s))) << "there is nothing to ask for again";
-    expect_refused(access.wait(deadline_in(0s)), Errc::invalid_argument, {"no fence"});
+    for (int again = 0; again < 2; ++again)
+        expect_refused(access.end(deadline_in(0s)), Errc::wrong_object,
+                       {"pipe", "the driver gave no fence", "vkQueueWaitIdle"});
+    expect_refused(access.wait(deadline_in(0s)), Errc::invalid_argument, {"has not ended"});
     driver_.semaphore_fd = FakeVulkan::Gives::what_was_asked_for;
-    EXPECT_TRUE(device.begin_access(std::array{VulkanUse{.attachment = &image}}, deadline_in(0s)))
-        << "the buffer was let go";
+    const std::array use{VulkanUse{.attachment = &image}};
+    expect_refused(device.begin_access(use, deadline_in(0s)), Errc::busy);
+    {
+        const VulkanAccess given_up = std::move(access); // the queue has been waited for
+    }
+    EXPECT_TRUE(device.begin_access(use, deadline_in(0s))) << "the buffer was let go";
 }
 
 TEST_F(VulkanAccessTest, ASemaphoreThatWasNeverExportedIsNotUsedAgain) {
@@ -380,11 +404,80 @@ TEST_F(VulkanAccessTest, TellsOfABufferThatDoesNotCarryTheFence) {
     VulkanAccess access = begin(device, image);
     submit(access);
     buffers_.import_error = ENOMEM;
-    expect_refused(access.end(deadline_in(0s)), Errc::no_resources, {"the work was submitted"});
-    EXPECT_GE(access.fence().fd(), 0) << "to be waited for";
-    expect_refused(access.wait(deadline_in(0s)), Errc::timed_out);
+    for (int again = 0; again < 2; ++again)
+        expect_refused(access.end(deadline_in(0s)), Errc::no_resources,
+                       {"the work was submitted", "vkQueueWaitIdle"});
+    const std::array use{VulkanUse{.attachment = &image}};
+    expect_refused(device.begin_access(use, deadline_in(0s)), Errc::busy);
+    // The GPU is done: nobody needs the fence any more.
     test::set_fake_status(access.fence().fd(), 1);
+    end(access);
     EXPECT_TRUE(access.wait(deadline_in(0s)));
+    buffers_.import_error = 0;
+    EXPECT_TRUE(device.begin_access(use, deadline_in(0s)));
+}
+
+TEST_F(VulkanAccessTest, OneThatWasMovedFromRefusesEverything) {
+    const VulkanDevice device = wrap();
+    const VulkanImage image = attach(device, frame());
+    VulkanAccess from = begin(device, image);
+    VulkanAccess access = std::move(from);
+    // NOLINTBEGIN(bugprone-use-after-move,hicpp-invalid-access-moved)
+    EXPECT_TRUE(from.wait_semaphores().empty());
+    EXPECT_EQ(from.signal_semaphore(), VkSemaphore{});
+    EXPECT_LT(from.fence().fd(), 0);
+    expect_refused(from.end(deadline_in(0s)), Errc::wrong_object, {"moved from"});
+    expect_refused(from.end_after_timeline({}, 1, deadline_in(0s)), Errc::wrong_object);
+    expect_refused(from.wait_on_timeline({}, 1), Errc::wrong_object);
+    expect_refused(from.wait(deadline_in(0s)), Errc::wrong_object);
+    // NOLINTEND(bugprone-use-after-move,hicpp-invalid-access-moved)
+    submit(access);
+    end(access);
+}
+
+TEST_F(VulkanAccessTest, HandlesThatWereMovedFromAreStillTheirObjects) {
+    VulkanDevice device = wrap();
+    VulkanImage image = attach(device, frame());
+    const VulkanImage other = std::move(image); // NOLINT(performance-move-const-arg)
+    // NOLINTNEXTLINE(bugprone-use-after-move,hicpp-invalid-access-moved)
+    EXPECT_EQ(image.image(), other.image());
+    const VulkanDevice same = std::move(device); // NOLINT(performance-move-const-arg)
+    // NOLINTNEXTLINE(bugprone-use-after-move,hicpp-invalid-access-moved)
+    VulkanAccess access = begin(device, image);
+    submit(access);
+    end(access);
+}
+
+TEST_F(VulkanAccessTest, WaitsForFurtherFencesToo) {
+    const VulkanDevice device = wrap();
+    const VulkanImage image = attach(device, frame());
+    const std::array use{VulkanUse{.attachment = &image}};
+    const auto fence = [](int status) {
+        auto made = SyncFile::from_fd(test::fake_sync_file(status));
+        EXPECT_TRUE(made);
+        return std::move(*made);
+    };
+    const std::array left{fence(0), fence(1)};
+    auto access = device.begin_access(use, deadline_in(0s), left);
+    ASSERT_TRUE(access) << access.error().message();
+    EXPECT_EQ(access->wait_semaphores().size(), 1U) << "the other has signalled";
+    submit(*access);
+    end(*access);
+    const std::array failed{fence(-EIO)};
+    expect_refused(device.begin_access(use, deadline_in(0s), failed), Errc::fence_failed);
+    EXPECT_TRUE(device.begin_access(use, deadline_in(0s))) << "the buffer was let go";
+}
+
+TEST_F(VulkanAccessTest, AnAttachmentForAnotherQueueFamilyIsRefused) {
+    const VulkanDevice device = wrap();
+    const VulkanImage image = attach(device, frame());
+    VulkanDeviceInfo other = application_;
+    ++other.queue_family;
+    const auto compute = VulkanDevice::wrap(other);
+    ASSERT_TRUE(compute);
+    const std::array use{VulkanUse{.attachment = &image}};
+    expect_refused(compute->begin_access(use, deadline_in(0s)), Errc::invalid_argument,
+                   {"queue family"});
 }
 
 // ---- the ways around ----
@@ -402,8 +495,14 @@ TEST_F(VulkanAccessTest, AKernelWithoutImplicitSyncIsWaitedFor) {
     ready = true;
     VulkanAccess access = begin(device, image);
     EXPECT_TRUE(access.wait_semaphores().empty());
+    driver_.exported_fence_status = 0;
     submit(access);
+    for (int again = 0; again < 2; ++again)
+        expect_refused(access.end(deadline_in(0s)), Errc::timed_out, {"VulkanAccess::end"});
+    expect_refused(device.begin_access(uses, deadline_in(0s)), Errc::busy);
+    test::set_fake_status(access.fence().fd(), 1);
     end(access);
+    EXPECT_TRUE(device.begin_access(uses, deadline_in(0s)));
 }
 
 constexpr std::array without_sync_fd{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
@@ -488,6 +587,36 @@ TEST_F(VulkanAccessTest, HopsOntoATimelineAndOffIt) {
     ASSERT_EQ(driver_.submissions.size(), 3U) << "it hops once";
     EXPECT_EQ(driver_.submissions[2].waits_for_values, std::vector<std::uint64_t>{42});
     EXPECT_EQ(buffers_.left.size(), 1U);
+}
+
+TEST_F(VulkanAccessTest, TheSemaphoresOfAHopAreNotUsedAgainBeforeItIsDone) {
+    const VulkanDevice device = wrap();
+    const VulkanImage image = attach(device, frame());
+    const VkSemaphore timeline = driver_.timeline(application_.device);
+    buffers_.status[inode(image)] = 0;
+    driver_.finishes_at_once = false;
+    VkSemaphore waits = VK_NULL_HANDLE;
+    {
+        VulkanAccess access = begin(device, image);
+        waits = access.wait_semaphores()[0];
+        ASSERT_TRUE(access.wait_on_timeline(timeline, 41));
+        expect_refused(access.wait_on_timeline(timeline, 42), Errc::invalid_argument);
+    } // the application could not submit its own
+    {
+        const VulkanAccess access = begin(device, image);
+        EXPECT_NE(access.wait_semaphores()[0], waits);
+    }
+    driver_.finish();
+    // Taken out of what was in flight where nothing else is left.
+    std::vector<VulkanAccess> held;
+    std::vector<VkSemaphore> seen;
+    for (int each = 0; each < 2; ++each) {
+        const VulkanImage other = attach(device, frame());
+        buffers_.status[inode(other)] = 0;
+        held.push_back(begin(device, other));
+        seen.push_back(held.back().wait_semaphores()[0]);
+    }
+    EXPECT_NE(std::ranges::find(seen, waits), seen.end());
 }
 
 TEST_F(VulkanAccessTest, HopsOffATimelineWithoutSyncFdToo) {

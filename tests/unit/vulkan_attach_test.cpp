@@ -222,6 +222,68 @@ TEST_F(VulkanAttachTest, APlaneCanBeAnImageOfItsOwn) {
     }
 }
 
+TEST_F(VulkanAttachTest, HasSrgbViewsWhereTheyAreAskedFor) {
+    const VulkanDevice device = wrap();
+    const Frame frame = xr24();
+    const VulkanAttachInfo with{.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .srgb_views = true};
+    const auto plain = device.attach(frame, sampled);
+    const auto both = device.attach(frame, with);
+    ASSERT_TRUE(plain && both);
+    ASSERT_NE(plain->image(), both->image()) << "another image, which others may be slower with";
+    EXPECT_EQ(device.attach(frame, with)->image(), both->image());
+    EXPECT_EQ(driver_.images.front().info.flags, 0U);
+    EXPECT_EQ(driver_.images.back().info.flags,
+              VkImageCreateFlags{VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT});
+    EXPECT_EQ(driver_.images.back().view_formats,
+              (std::vector{VK_FORMAT_B8G8R8A8_UNORM, VK_FORMAT_B8G8R8A8_SRGB}));
+    EXPECT_EQ(driver_.images.back().planes[0].offset, 128U);
+    EXPECT_TRUE(both->view(VulkanCurve::srgb));
+    EXPECT_EQ(driver_.views.back().info.format, VK_FORMAT_B8G8R8A8_SRGB);
+    EXPECT_FALSE(plain->view(VulkanCurve::srgb));
+
+    expect_refused(
+        device.attach(frame, {.usage = VK_IMAGE_USAGE_TRANSFER_SRC_BIT, .srgb_views = true}),
+        Errc::invalid_argument, {"no use for an sRGB view"});
+    expect_refused(
+        device.attach(frame, {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0, .srgb_views = true}),
+        Errc::invalid_argument, {"a part of a frame has no sRGB views"});
+    expect_refused(device.attach(nv12(false), with), Errc::unsupported, {"no sRGB format"});
+    driver_.devices[0].modifiers_of[VK_FORMAT_B8G8R8A8_SRGB] = {};
+    expect_refused(wrap().attach(frame, with), Errc::unsupported,
+                   {"no such image with sRGB views"});
+}
+
+TEST_F(VulkanAttachTest, APartOfATiledFrameMeansNothingByItself) {
+    driver_.devices[0].modifiers.push_back(
+        {.drmFormatModifier = I915_FORMAT_MOD_Y_TILED,
+         .drmFormatModifierPlaneCount = 1,
+         .drmFormatModifierTilingFeatures = ~VkFormatFeatureFlags{0}});
+    const VulkanDevice device = wrap();
+    const auto tiled = [](std::uint32_t format) {
+        auto made = Frame::create({.width = 64,
+                                   .height = 16,
+                                   .format = format,
+                                   .modifier = I915_FORMAT_MOD_Y_TILED,
+                                   .planes = {FramePlane{.stride = 512}}},
+                                  buffer(8192));
+        EXPECT_TRUE(made) << made.error().message();
+        return std::move(*made);
+    };
+    // Texels of another size than the image's, of which each tile has others.
+    for (const std::uint32_t view : {0U, 1U})
+        expect_refused(device.attach(tiled(DRM_FORMAT_YUYV),
+                                     {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = view}),
+                       Errc::unsupported, {"INTEL 0x100000000000002", "size", "LINEAR"});
+    // One view, but not in the image's format.
+    expect_refused(device.attach(tiled(DRM_FORMAT_AXBXGXRX106106106106),
+                                 {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0}),
+                   Errc::unsupported, {"INTEL 0x100000000000002"});
+    EXPECT_TRUE(driver_.images.empty());
+    EXPECT_TRUE(
+        device.attach(tiled(DRM_FORMAT_XRGB8888), {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0}))
+        << "the frame itself";
+}
+
 TEST_F(VulkanAttachTest, LeaksNothingWhereACallFails) {
     driver_.devices[0].modifiers[0].drmFormatModifierPlaneCount = 2;
     driver_.memory_size = 4096;

@@ -259,9 +259,10 @@ TEST_F(VulkanBufferTest, RefusesWhatTheDriverDoesNot) {
     EXPECT_TRUE(driver_.buffers.empty());
     gpu.max_buffer_size = 25600;
     gpu.heap_size = 8191;
-    expect_refused(device.attach_buffer(nv12(), {.usage = copied}), Errc::no_resources,
+    const VulkanDevice little = wrap();
+    expect_refused(little.attach_buffer(nv12(), {.usage = copied}), Errc::no_resources,
                    {"needs 8192 bytes", "heap for it has 8191"});
-    expect_refused(device.export_buffer(small), Errc::no_resources, {"needs 25600 bytes"});
+    expect_refused(little.export_buffer(small), Errc::no_resources, {"needs 25600 bytes"});
     gpu.heap_size = 1 << 20;
     driver_.memory_size = 8193;
     expect_refused(device.attach_buffer(nv12(), {.usage = copied}), Errc::out_of_bounds,
@@ -447,6 +448,39 @@ TEST_F(VulkanBufferTest, BarriersTransferAllOfItFromAndToAForeignQueue) {
     EXPECT_EQ(release.dstQueueFamilyIndex, VK_QUEUE_FAMILY_FOREIGN_EXT);
     EXPECT_EQ(release.srcAccessMask, VkAccessFlags{VK_ACCESS_SHADER_WRITE_BIT});
     EXPECT_EQ(release.dstAccessMask, 0U);
+}
+
+TEST_F(VulkanBufferTest, BarriersOfSynchronization2AreTheSameWithTheirStages) {
+    const VulkanDevice device = wrap();
+    auto buffer = device.export_buffer(small);
+    ASSERT_TRUE(buffer);
+    constexpr VkPipelineStageFlags2 stages = VK_PIPELINE_STAGE_2_COPY_BIT; // 64 bits have it alone
+    constexpr VkAccessFlags2 access = VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT;
+    for (const Contents contents : {Contents::keep, Contents::discard}) {
+        const auto legacy = buffer->acquire_barrier(contents, VK_ACCESS_SHADER_WRITE_BIT);
+        const auto acquire = buffer->acquire_barrier2(contents, stages, access);
+        EXPECT_EQ(acquire.sType, VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2);
+        EXPECT_EQ(acquire.pNext, nullptr);
+        EXPECT_EQ(acquire.srcStageMask, stages) << "where the semaphores hold it back";
+        EXPECT_EQ(acquire.srcAccessMask, VK_ACCESS_2_NONE);
+        EXPECT_EQ(acquire.dstStageMask, stages);
+        EXPECT_EQ(acquire.dstAccessMask, access);
+        EXPECT_EQ(acquire.srcQueueFamilyIndex, legacy.srcQueueFamilyIndex);
+        EXPECT_EQ(acquire.dstQueueFamilyIndex, legacy.dstQueueFamilyIndex);
+        EXPECT_EQ(acquire.buffer, buffer->buffer());
+        EXPECT_EQ(acquire.offset, 0U);
+        EXPECT_EQ(acquire.size, VK_WHOLE_SIZE);
+    }
+    const auto release = buffer->release_barrier2(stages, access);
+    EXPECT_EQ(release.sType, VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2);
+    EXPECT_EQ(release.srcStageMask, stages);
+    EXPECT_EQ(release.srcAccessMask, access);
+    EXPECT_EQ(release.dstStageMask, VK_PIPELINE_STAGE_2_NONE);
+    EXPECT_EQ(release.dstAccessMask, VK_ACCESS_2_NONE);
+    EXPECT_EQ(release.srcQueueFamilyIndex, 1U);
+    EXPECT_EQ(release.dstQueueFamilyIndex, VK_QUEUE_FAMILY_FOREIGN_EXT);
+    EXPECT_EQ(release.buffer, buffer->buffer());
+    EXPECT_EQ(release.size, VK_WHOLE_SIZE);
 }
 
 TEST_F(VulkanBufferTest, SaysWhetherTheCpuSeesItCoherently) {

@@ -2,6 +2,7 @@
 #include <sluice/vulkan_caps.hpp>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <thread>
 #include <vector>
@@ -10,7 +11,9 @@
 
 #include <sluice/vulkan_format.hpp>
 #include <sluice/vulkan_image.hpp>
+#include <sluice/vulkan_texture.hpp>
 
+#include "frame/linear_layout.hpp"
 #include "support/fake_vulkan.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
@@ -64,6 +67,47 @@ protected:
     test::ScriptedLibc libc_;
     FakeVulkan driver_;
 };
+
+TEST_F(VulkanCapsTest, SrgbViewsLimitTheModifiers) {
+    auto& gpu = driver_.devices[0];
+    gpu.modifiers.push_back({.drmFormatModifier = tiled,
+                             .drmFormatModifierPlaneCount = 1,
+                             .drmFormatModifierTilingFeatures = everything});
+    gpu.modifiers_of[VK_FORMAT_B8G8R8A8_SRGB] = {gpu.modifiers[1]};
+    const VulkanDevice device = wrap();
+    for (const auto& each : support(device))
+        EXPECT_TRUE(each.importable && each.exportable);
+    const auto caps = device.support(DRM_FORMAT_XRGB8888, {.usage = sampled, .srgb_views = true});
+    ASSERT_TRUE(caps) << caps.error().message();
+    ASSERT_EQ(caps->modifiers.size(), 2U);
+    EXPECT_FALSE(caps->modifiers[0].importable || caps->modifiers[0].exportable);
+    EXPECT_TRUE(caps->modifiers[1].importable && caps->modifiers[1].exportable);
+    const auto refused = [&](std::uint32_t format, const VulkanAttachInfo& how) {
+        const auto answer = device.support(format, how);
+        EXPECT_FALSE(answer);
+        return answer ? Errc::failed : answer.error().code;
+    };
+    EXPECT_EQ(refused(DRM_FORMAT_RGB565, {.usage = sampled, .srgb_views = true}),
+              Errc::unsupported);
+    EXPECT_EQ(
+        refused(DRM_FORMAT_XRGB8888, {.usage = VK_IMAGE_USAGE_STORAGE_BIT, .srgb_views = true}),
+        Errc::invalid_argument);
+    EXPECT_EQ(refused(DRM_FORMAT_XRGB8888, {.usage = sampled, .view = 0, .srgb_views = true}),
+              Errc::invalid_argument);
+}
+
+TEST_F(VulkanCapsTest, APartOfAFrameIsLinear) {
+    driver_.devices[0].modifiers.push_back({.drmFormatModifier = tiled,
+                                            .drmFormatModifierPlaneCount = 1,
+                                            .drmFormatModifierTilingFeatures = everything});
+    const VulkanDevice device = wrap();
+    EXPECT_EQ(support(device, DRM_FORMAT_GR88).size(), 2U);
+    const auto luma = support(device, DRM_FORMAT_YUYV, sampled, 0); // in the same VkFormat
+    ASSERT_EQ(luma.size(), 1U);
+    EXPECT_EQ(luma[0].modifier, std::uint64_t{DRM_FORMAT_MOD_LINEAR});
+    EXPECT_TRUE(luma[0].importable);
+    EXPECT_EQ(support(device, DRM_FORMAT_XRGB8888, sampled, 0).size(), 2U) << "the frame itself";
+}
 
 TEST_F(VulkanCapsTest, TellsWhatTheDriverSaysOfEachModifier) {
     auto& gpu = driver_.devices[0];
@@ -198,6 +242,90 @@ TEST_F(VulkanCapsTest, ListsTheFormatsThatItTakesInTheTablesOrder) {
             wanted.push_back(each.fourcc);
     EXPECT_EQ(listed, wanted);
     EXPECT_GT(listed.size(), 5U);
+}
+
+/// The uses that go past a view's components, one at a time and beside sampling.
+constexpr std::array<VkImageUsageFlags, 4> past_a_view{
+    VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT, VK_IMAGE_USAGE_STORAGE_BIT,
+    VK_IMAGE_USAGE_INPUT_ATTACHMENT_BIT, sampled | VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT};
+
+TEST_F(VulkanCapsTest, WhatOnlyAViewPutsInItsPlaceIsSampledAndCopiedWhoeverIsAsked) {
+    auto& gpu = driver_.devices[0];
+    for (const VulkanFormatInfo& each : vulkan_formats())
+        gpu.formats.insert(each.format);
+    driver_.memory_size = 1;
+    for (const VulkanFormatInfo& each : vulkan_formats()) {
+        if (each.format == VK_FORMAT_UNDEFINED)
+            continue;
+        const FormatInfo& format = *find_format(each.fourcc);
+        SCOPED_TRACE(format.name);
+        gpu.modifiers = {{DRM_FORMAT_MOD_LINEAR, format.plane_count, everything}};
+        VulkanDeviceInfo application = driver_.application();
+        application.sampler_ycbcr_conversion = true;
+        const VulkanDevice device = *VulkanDevice::wrap(application);
+        const auto plan = lay_out_linear(
+            format, {.width = 16, .height = 16, .padded_height = 16, .stride_alignment = 64});
+        ASSERT_TRUE(plan);
+        const auto frame =
+            Frame::create(plan->layout, std::move(*DmaBuf::from_fd(test::memfd(plan->size))));
+        ASSERT_TRUE(frame) << frame.error().message();
+        const auto expect_alike = [&](const auto& result, VkImageUsageFlags usage, bool may) {
+            EXPECT_EQ(result.has_value(), may) << usage;
+            if (!result) {
+                EXPECT_EQ(result.error().code, Errc::unsupported);
+                EXPECT_NE(result.error().message().find("only sampling moves them"),
+                          std::string::npos)
+                    << result.error().message();
+                EXPECT_NE(result.error().remedy.find("vulkan_format()"), std::string::npos);
+            }
+        };
+        const auto listed = [&](VkImageUsageFlags usage) {
+            const auto all = device.formats(usage);
+            return all &&
+                   std::ranges::find(*all, each.fourcc, &VulkanFormatCaps::format) != all->end();
+        };
+        for (const VkImageUsageFlags usage : past_a_view) {
+            const bool may = !each.is_swizzled;
+            expect_alike(device.support(each.fourcc, usage), usage, may);
+            EXPECT_EQ(listed(usage), may);
+            expect_alike(device.attach(*frame, {.usage = usage}), usage, may);
+            if (each.view_count == 1) { // the same image by another name
+                expect_alike(device.support(each.fourcc, usage, 0), usage, may);
+                expect_alike(device.attach(*frame, {.usage = usage, .view = 0}), usage, may);
+                expect_alike(device.texture(*frame, {.usage = usage}), usage, may);
+            }
+            if (!may)
+                expect_alike(
+                    device.export_image(
+                        {.width = 16, .height = 16, .format = each.fourcc, .usage = usage}),
+                    usage, may);
+        }
+        for (const VkImageUsageFlags usage :
+             {sampled, VkImageUsageFlags{VK_IMAGE_USAGE_TRANSFER_DST_BIT}}) {
+            EXPECT_TRUE(device.support(each.fourcc, usage));
+            EXPECT_TRUE(listed(usage));
+            EXPECT_TRUE(device.attach(*frame, {.usage = usage}));
+        }
+    }
+}
+
+TEST_F(VulkanCapsTest, WhatIsNegotiatedDrawsOnlyIntoChannelsInTheirPlaces) {
+    for (const VulkanFormatInfo& each : vulkan_formats())
+        driver_.devices[0].formats.insert(each.format);
+    const VulkanDevice device = wrap();
+    const auto takes = device.importer_caps();
+    const auto makes = device.exporter_caps();
+    ASSERT_TRUE(takes && makes);
+    const std::span<const FormatSupport> all[] = {takes->formats, makes->formats};
+    for (const auto& formats : all)
+        for (const FormatSupport& each : formats) {
+            const VulkanFormatInfo& info = *find_vulkan_format(each.format);
+            // Nothing converts YCbCr here.
+            EXPECT_TRUE(contains(each.uses, Uses::sample) || info.is_ycbcr);
+            EXPECT_EQ(contains(each.uses, Uses::render), !info.is_swizzled && !info.is_ycbcr)
+                << format_name(each.format);
+            EXPECT_EQ(contains(each.uses, Uses::store), !info.is_swizzled && !info.is_ycbcr);
+        }
 }
 
 TEST_F(VulkanCapsTest, AsksOnceAndAttachesAndExportsByTheAnswer) {

@@ -132,6 +132,19 @@ TEST_F(VulkanExportTest, APlanesNumbersMustFit32BitsAndTheBuffer) {
     }
 }
 
+TEST_F(VulkanExportTest, PlanesThatTheDriverPutsOnEachOtherAreNoFrame) {
+    driver_.devices[0].modifiers = {{linear, 2, everything}};
+    const VulkanDevice device = wrap();
+    // lavapipe does so where it has no modifiers.
+    driver_.further_planes = {{.offset = 0, .rowPitch = 64}};
+    expect_refused(make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT, DRM_FORMAT_NV12), Errc::unsupported,
+                   {"planes 0 and 1", "overlap"});
+    EXPECT_EQ(driver_.living(), Kinds{});
+    driver_.further_planes = {{.offset = 4096, .rowPitch = 0}};
+    expect_refused(make(device, {}, VK_IMAGE_USAGE_SAMPLED_BIT, DRM_FORMAT_NV12),
+                   Errc::invalid_argument, {"stride of 0"});
+}
+
 TEST_F(VulkanExportTest, ExportsFormatsOfSeveralPlanesWhereTheDriverHasThem) {
     driver_.devices[0].modifiers = {{linear, 2, everything}};
     const VulkanDevice device = wrap();
@@ -179,6 +192,160 @@ TEST_F(VulkanExportTest, EveryFormatOfTheTableCanBeExportedFromADriverThatHasIt)
         EXPECT_EQ(image->frame().layout().format, each.fourcc);
         EXPECT_EQ(image->frame().layout().plane_count, format.plane_count);
     }
+}
+
+// -- as it was negotiated -------------------------------------------------------------------------
+
+/// A driver that lays its planes out in rows of 64 bytes by itself, each pixel 4 bytes.
+class VulkanExportSpecTest : public VulkanExportTest {
+protected:
+    void SetUp() override {
+        VulkanExportTest::SetUp();
+        driver_.memory_size.reset();
+    }
+    static Result<VulkanImage> make(const VulkanDevice& device, FrameSpec spec) {
+        spec.width = spec.height = 16;
+        if (spec.format == 0)
+            spec.format = DRM_FORMAT_XRGB8888;
+        return device.export_image(spec, VK_IMAGE_USAGE_SAMPLED_BIT);
+    }
+};
+
+TEST_F(VulkanExportSpecTest, WhatTheDriverDoesByItselfIsLeftToIt) {
+    auto image = make(wrap(), {.stride_alignment = 32,
+                               .offset_alignment = 4096,
+                               .height_alignment = 4,
+                               .min_size = 1000,
+                               .name = "a frame"});
+    ASSERT_TRUE(image) << image.error().message();
+    ASSERT_EQ(driver_.images.size(), 1U);
+    EXPECT_TRUE(driver_.images[0].planes.empty()) << "it was told nothing";
+    EXPECT_EQ(image->frame().layout().planes[0].stride, 64U);
+    EXPECT_EQ(driver_.allocations[0].size, 1024U);
+}
+
+TEST_F(VulkanExportSpecTest, ALinearImageIsGivenTheStrideThatIsNeeded) {
+    const VulkanDevice device = wrap();
+    for (const auto& [alignment, stride] :
+         {std::pair(4096U, 4096U), std::pair(48U, 192U), std::pair(100U, 1600U)}) {
+        auto image = make(device, {.stride_alignment = alignment});
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(image->frame().layout().modifier, linear);
+        EXPECT_EQ(image->frame().layout().planes[0].stride, stride)
+            << "of the driver's 64 bytes too";
+        EXPECT_EQ(driver_.images.back().planes[0].rowPitch, stride);
+        EXPECT_EQ(driver_.allocations.back().size, stride * 16);
+        EXPECT_EQ(driver_.living(), (Kinds{"image", "memory"})) << "the first try is gone";
+    }
+}
+
+TEST_F(VulkanExportSpecTest, PlanesAreMovedToWhereTheyAreNeeded) {
+    driver_.devices[0].modifiers = {{linear, 2, everything}};
+    driver_.further_planes = {{.offset = 1024 + 64, .rowPitch = 64}};
+    driver_.memory_size = 65536;
+    auto image = make(wrap(), {.format = DRM_FORMAT_NV12,
+                               .stride_alignment = 256,
+                               .offset_alignment = 1000,
+                               .height_alignment = 32});
+    ASSERT_TRUE(image) << image.error().message();
+    const auto& planes = image->frame().layout().planes;
+    EXPECT_EQ(planes[0], (FramePlane{.offset = 0, .stride = 256}));
+    // Behind 32 rows of 256 bytes, a multiple of 1000 and of the driver's 64.
+    EXPECT_EQ(planes[1], (FramePlane{.offset = 16000, .stride = 256}));
+}
+
+TEST_F(VulkanExportSpecTest, ADriverThatTakesNoOtherStrideIsRefusedInNumbers) {
+    const VulkanDevice device = wrap();
+    driver_.fail("vkCreateImage", VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT, 2);
+    expect_refused(make(device, {.stride_alignment = 4096}), Errc::unsupported,
+                   {"LINEAR: the driver's plane 0's stride of 64 bytes is no multiple of 4096",
+                    "it takes no stride of 4096"});
+    EXPECT_EQ(driver_.living(), Kinds{});
+    driver_.fail("vkCreateImage", VK_ERROR_OUT_OF_DEVICE_MEMORY, 2);
+    expect_refused(make(device, {.stride_alignment = 4096}), Errc::no_resources, {});
+    // Where the stride would leave 32 bits it is not even asked.
+    const std::size_t images = driver_.images.size();
+    driver_.row_pitch = 0x40000040;
+    expect_refused(make(device, {.stride_alignment = 0x40000000}), Errc::unsupported,
+                   {"no multiple of 1073741824"});
+    EXPECT_EQ(driver_.images.size(), images + 1);
+    EXPECT_EQ(driver_.living(), Kinds{});
+}
+
+TEST_F(VulkanExportSpecTest, ModifiersThatDoNotFitArePassedOver) {
+    const VulkanDevice device = wrap();
+    driver_.takes_modifier = tiled;
+    expect_refused(make(device, {.modifiers = {tiled}, .stride_alignment = 4096}),
+                   Errc::unsupported,
+                   {"INTEL 0x100000000000001: the driver's plane 0's stride of 64 bytes"});
+    driver_.takes_modifier.reset(); // the last
+    auto image = make(device, {.modifiers = {linear, tiled}, .stride_alignment = 4096});
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(image->frame().layout().modifier, linear);
+    EXPECT_EQ(image->frame().layout().planes[0].stride, 4096U);
+    EXPECT_EQ(driver_.living(), (Kinds{"image", "memory"}));
+}
+
+TEST_F(VulkanExportSpecTest, PaddingIsMoreMemory) {
+    const VulkanDevice device = wrap();
+    driver_.prefers_dedicated = true;
+    const struct {
+        FrameSpec spec;
+        VkDeviceSize size;
+        bool dedicated;
+    } cases[] = {
+        {{}, 1024, true},
+        {{.height_alignment = 10}, 20 * 64, false},
+        {{.slack = 64}, 1024 + 64, false},
+        {{.slack = 64, .size_alignment = 4096}, 4096, false},
+        {{.min_size = 5000}, 5000, false},
+        {{.min_size = 1000}, 1024, true},
+        // Of a tiled image only its driver knows the rows.
+        {{.modifiers = {tiled}, .height_alignment = 10, .slack = 64}, 1024, true},
+        {{.modifiers = {tiled}, .min_size = 5000}, 5000, false},
+    };
+    for (const auto& each : cases) {
+        auto image = make(device, each.spec);
+        ASSERT_TRUE(image) << image.error().message();
+        EXPECT_EQ(driver_.allocations.back().size, each.size);
+        EXPECT_EQ(driver_.allocations.back().dedicated, each.dedicated);
+        EXPECT_EQ(image->frame().buffer().size(), each.size);
+    }
+}
+
+TEST_F(VulkanExportSpecTest, MemoryOfItsOwnCannotBePadded) {
+    const VulkanDevice device = wrap();
+    driver_.requires_dedicated = true;
+    expect_refused(make(device, {.slack = 64}), Errc::unsupported,
+                   {"the driver gives the image 1024 bytes, and 1088 are needed"});
+    EXPECT_EQ(driver_.living(), Kinds{});
+    driver_.requires_dedicated = false;
+    driver_.devices[0].memory_features |= VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT;
+    expect_refused(make(wrap(), {.min_size = 1025}), Errc::unsupported,
+                   {"the driver gives the image 1024 bytes, and 1025 are needed"});
+    EXPECT_TRUE(make(wrap(), {.min_size = 1024}));
+}
+
+TEST_F(VulkanExportSpecTest, NonsenseIsRefusedBeforeTheDriverIsAsked) {
+    const VulkanDevice device = wrap();
+    expect_refused(make(device, {.stride_alignment = UINT32_MAX}), Errc::invalid_argument,
+                   {"VulkanDevice::export_image(16x16 XR24", "4294967295"});
+    EXPECT_TRUE(driver_.images.empty());
+}
+
+TEST_F(VulkanExportSpecTest, WithoutModifiersTheDriversLayoutIsChecked) {
+    driver_.lacks = {"vkGetImageDrmFormatModifierPropertiesEXT"};
+    constexpr std::array extensions{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+                                    VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME,
+                                    VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME};
+    VulkanDeviceInfo info = driver_.application();
+    info.extensions = extensions;
+    const auto device = VulkanDevice::wrap(info);
+    ASSERT_TRUE(device) << device.error().message();
+    EXPECT_TRUE(make(*device, {.stride_alignment = 64, .slack = 64}));
+    expect_refused(make(*device, {.stride_alignment = 128}), Errc::unsupported,
+                   {"plane 0's stride of 64 bytes is no multiple of 128"});
+    EXPECT_EQ(driver_.images.size(), 2U) << "there is nothing to tell it a stride with";
 }
 
 } // namespace

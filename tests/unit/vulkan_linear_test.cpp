@@ -105,6 +105,39 @@ TEST_F(VulkanLinearTest, PlanesOfOneBufferMustLieAsTheDriverWouldLayThem) {
     expect_refused(device.attach(nv12(4096, true), sampled), {"several buffers"});
 }
 
+TEST_F(VulkanLinearTest, NamesNoFormatsOfViews) {
+    const auto image =
+        wrap().attach(xr24(0, 256), {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .srgb_views = true});
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(driver_.images.back().info.flags,
+              VkImageCreateFlags{VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT});
+    EXPECT_TRUE(driver_.images.back().view_formats.empty())
+        << "VK_KHR_image_format_list is not enabled";
+    EXPECT_TRUE(image->view(VulkanCurve::srgb));
+}
+
+TEST_F(VulkanLinearTest, WhatLiesFurtherInItsBufferHasNoMemoryForItselfAlone) {
+    driver_.memory_size = 1024;
+    const Frame frame = nv12(4096);
+    const VulkanAttachInfo chroma{.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 1};
+    driver_.row_pitch = 64;
+    driver_.prefers_dedicated = true;
+    auto preferred = wrap().attach(frame, chroma);
+    ASSERT_TRUE(preferred) << preferred.error().message();
+    EXPECT_FALSE(driver_.allocations.back().dedicated);
+    EXPECT_EQ(driver_.allocations.back().size, 4096U + 1024U);
+    ASSERT_TRUE(wrap().attach(nv12(0), chroma));
+    EXPECT_TRUE(driver_.allocations.back().dedicated) << "this one is at its beginning";
+
+    driver_.requires_dedicated = true;
+    expect_refused(wrap().attach(frame, chroma),
+                   {"begins at byte 4096", "for it alone", "beginning of a buffer of its own"});
+    driver_.requires_dedicated = false;
+    driver_.devices[0].memory_features |= VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT;
+    expect_refused(wrap().attach(frame, chroma), {"begins at byte 4096", "for it alone"});
+    EXPECT_TRUE(wrap().attach(nv12(0), chroma));
+}
+
 TEST_F(VulkanLinearTest, ExportsLinearAlone) {
     const VulkanDevice device = wrap();
     const VulkanImageInfo info{.width = 64,

@@ -897,6 +897,93 @@ TEST_F(VulkanImageTest, WithoutForeignQueuesOthersAreExternal) {
               VK_QUEUE_FAMILY_EXTERNAL);
 }
 
+TEST_F(VulkanImageTest, AttachmentsAndStorageHaveAViewWithoutComponents) {
+    const VulkanDevice device = wrap();
+    const VulkanImage image = export_from(device); // XR24
+    const auto sampled = image.view();
+    const auto drawn = image.unswizzled_view();
+    ASSERT_TRUE(sampled && drawn);
+    EXPECT_NE(*sampled, *drawn);
+    EXPECT_EQ(*image.unswizzled_view(), *drawn);
+    EXPECT_EQ(driver_.views.size(), 2U);
+    const VkComponentMapping& components = driver_.views.back().info.components;
+    for (const VkComponentSwizzle each : {components.r, components.g, components.b, components.a})
+        EXPECT_EQ(each, VK_COMPONENT_SWIZZLE_IDENTITY);
+    EXPECT_EQ(driver_.views.back().info.format, image.format());
+
+    VulkanImageInfo with_alpha = small;
+    with_alpha.format = DRM_FORMAT_ARGB8888;
+    const auto other = device.export_image(with_alpha);
+    ASSERT_TRUE(other);
+    EXPECT_EQ(*other->view(), *other->unswizzled_view()) << "there is nothing to move";
+
+    driver_.fail("vkCreateImageView", VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    expect_refused(export_from(device).unswizzled_view(), Errc::no_resources,
+                   {"VulkanImage::unswizzled_view", "Fake GPU"}, VK_ERROR_OUT_OF_DEVICE_MEMORY);
+}
+
+TEST_F(VulkanImageTest, HasSrgbViewsWhereTheyWereAskedFor) {
+    const VulkanDevice device = wrap();
+    VulkanImageInfo info = small;
+    info.usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_SAMPLED_BIT |
+                 VK_IMAGE_USAGE_STORAGE_BIT;
+    info.srgb_views = true;
+    const auto image = device.export_image(info);
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(image->format(), VK_FORMAT_B8G8R8A8_UNORM);
+    EXPECT_EQ(driver_.images.back().info.flags,
+              VkImageCreateFlags{VK_IMAGE_CREATE_MUTABLE_FORMAT_BIT});
+    EXPECT_EQ(driver_.images.back().view_formats,
+              (std::vector{VK_FORMAT_B8G8R8A8_UNORM, VK_FORMAT_B8G8R8A8_SRGB}));
+
+    const auto sampled = image->view(VulkanCurve::srgb);
+    ASSERT_TRUE(sampled) << sampled.error().message();
+    EXPECT_EQ(driver_.views.back().info.format, VK_FORMAT_B8G8R8A8_SRGB);
+    EXPECT_EQ(driver_.views.back().info.components.a, VK_COMPONENT_SWIZZLE_ONE);
+    EXPECT_EQ(driver_.views.back().usage,
+              VkImageUsageFlags{VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_SAMPLED_BIT})
+        << "few drivers store through the curve";
+    const auto drawn = image->unswizzled_view(VulkanCurve::srgb);
+    ASSERT_TRUE(drawn) << drawn.error().message();
+    EXPECT_EQ(driver_.views.back().info.format, VK_FORMAT_B8G8R8A8_SRGB);
+    EXPECT_EQ(driver_.views.back().info.components.a, VK_COMPONENT_SWIZZLE_IDENTITY);
+    EXPECT_EQ(*image->view(VulkanCurve::none), *image->view());
+    EXPECT_EQ(driver_.views.back().info.format, VK_FORMAT_B8G8R8A8_UNORM);
+    EXPECT_EQ(driver_.views.back().usage, 0U) << "the image's";
+    EXPECT_EQ(driver_.views.size(), 3U);
+    EXPECT_EQ(*image->view(VulkanCurve::srgb), *sampled);
+    EXPECT_EQ(driver_.views.size(), 3U);
+
+    const VulkanImage plain = export_from(device);
+    EXPECT_EQ(driver_.images.back().info.flags, 0U);
+    EXPECT_TRUE(driver_.images.back().view_formats.empty());
+    expect_refused(plain.view(VulkanCurve::srgb), Errc::invalid_argument,
+                   {"VulkanImage::view", "no sRGB views", "VulkanImageInfo::srgb_views"});
+    expect_refused(plain.unswizzled_view(VulkanCurve::srgb), Errc::invalid_argument,
+                   {"VulkanImage::unswizzled_view", "no sRGB views"});
+}
+
+TEST_F(VulkanImageTest, RefusesSrgbViewsThatCannotBe) {
+    driver_.devices[0].formats.insert(VK_FORMAT_R5G6B5_UNORM_PACK16);
+    VulkanImageInfo info = small;
+    info.srgb_views = true;
+    info.usage = VK_IMAGE_USAGE_STORAGE_BIT;
+    expect_refused(wrap().export_image(info), Errc::invalid_argument,
+                   {"VulkanDevice::export_image", "no use for an sRGB view", "SAMPLED"});
+    info.usage = VK_IMAGE_USAGE_SAMPLED_BIT;
+    info.format = DRM_FORMAT_RGB565;
+    expect_refused(wrap().export_image(info), Errc::unsupported, {"no sRGB format"});
+    info.format = DRM_FORMAT_XRGB8888;
+    auto& srgb = driver_.devices[0].modifiers_of[VK_FORMAT_B8G8R8A8_SRGB];
+    expect_refused(wrap().export_image(info), Errc::unsupported,
+                   {"LINEAR: the driver has no such image with sRGB views for this usage"});
+    srgb = driver_.devices[0].modifiers;
+    srgb[0].drmFormatModifierTilingFeatures = VK_FORMAT_FEATURE_COLOR_ATTACHMENT_BIT;
+    expect_refused(wrap().export_image(info), Errc::unsupported, {"with sRGB views"});
+    info.usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT;
+    EXPECT_TRUE(wrap().export_image(info)) << "what views are not for is the image's alone";
+}
+
 TEST_F(VulkanImageTest, ItsViewIsMadeOnceAndGoesWithIt) {
     const VulkanDevice device = wrap();
     {
@@ -987,12 +1074,16 @@ TEST_F(VulkanContextTest, EnablesWhatItIsAskedTo) {
                 .instance_layers = layers,
                 .instance_extensions = instance_extensions,
                 .device_extensions = device_extensions,
-                .device_features = &features});
+                .device_features = &features,
+                .sampler_ycbcr_conversion = true,
+                .idle_attachments = 3});
     EXPECT_EQ(driver_.instances[0].application, "the test");
     EXPECT_EQ(driver_.instances[0].api_version, VK_API_VERSION_1_3);
     EXPECT_EQ(driver_.instances[0].layers, (Words{"VK_LAYER_one", "VK_LAYER_two"}));
     EXPECT_EQ(driver_.instances[0].extensions, Words{"VK_EXT_debug_utils"});
     EXPECT_EQ(driver_.created_devices[0].features, &features);
+    EXPECT_TRUE(context.device().info().sampler_ycbcr_conversion);
+    EXPECT_EQ(context.device().info().idle_attachments, 3U);
     const Words& enabled = driver_.created_devices[0].extensions;
     EXPECT_EQ(enabled.size(), VulkanDevice::required_extensions().size() + 1);
     EXPECT_EQ(enabled.back(), "VK_EXT_extra");

@@ -39,6 +39,12 @@ protected:
     void has_planes(std::uint32_t count) {
         driver_.devices[0].modifiers[0].drmFormatModifierPlaneCount = count;
     }
+    /// And those of other formats one.
+    void nv12_has_planes(std::uint32_t count) {
+        auto& gpu = driver_.devices[0];
+        gpu.modifiers_of[VK_FORMAT_G8_B8R8_2PLANE_420_UNORM] = gpu.modifiers;
+        gpu.modifiers_of[VK_FORMAT_G8_B8R8_2PLANE_420_UNORM][0].drmFormatModifierPlaneCount = count;
+    }
     static Frame frame(std::uint32_t format, std::uint32_t width = 64) {
         auto made = Frame::create(
             {.width = width,
@@ -152,11 +158,171 @@ TEST_F(VulkanTextureTest, YcbcrComesInPartsWhereNothingConvertsIt) {
     EXPECT_TRUE(driver_.conversions.empty());
 }
 
+TEST_F(VulkanTextureTest, ComesInPartsWhereTheDriverPutsChromaNowhere) {
+    // As lavapipe has it: the format is one of red, green and blue, which nothing converts.
+    auto& features = driver_.devices[0].modifiers[0].drmFormatModifierTilingFeatures;
+    features &= ~VkFormatFeatureFlags{VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT |
+                                      VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT};
+    const VulkanDevice device = wrap(true);
+    const VulkanTexture raw = texture(device, frame(DRM_FORMAT_AYUV));
+    EXPECT_EQ(raw.parts(), 1U);
+    EXPECT_EQ(raw.conversion(), VkSamplerYcbcrConversion(VK_NULL_HANDLE));
+    EXPECT_EQ(raw.image().format(), VK_FORMAT_R8G8B8A8_UNORM);
+    EXPECT_EQ(driver_.views.back().info.components.g, VK_COMPONENT_SWIZZLE_B)
+        << "Cr, Y and Cb are in their places";
+    EXPECT_TRUE(driver_.conversions.empty());
+
+    features |= VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT;
+    const VulkanTexture colours = texture(wrap(true), frame(DRM_FORMAT_AYUV));
+    EXPECT_NE(colours.conversion(), VkSamplerYcbcrConversion(VK_NULL_HANDLE));
+    EXPECT_EQ(driver_.conversions.back().components.g, VK_COMPONENT_SWIZZLE_B);
+}
+
+TEST_F(VulkanTextureTest, IsTheSameWhateverWasAttachedBefore) {
+    nv12_has_planes(2);
+    const VulkanDevice device = wrap(true);
+    const Frame of = frame(DRM_FORMAT_NV12);
+    const auto luma = device.attach(of, {.usage = VK_IMAGE_USAGE_SAMPLED_BIT, .view = 0});
+    ASSERT_TRUE(luma) << luma.error().message();
+    EXPECT_EQ(texture(device, of).parts(), 1U);
+    EXPECT_NE(texture(device, of).conversion(), VkSamplerYcbcrConversion(VK_NULL_HANDLE));
+
+    const Frame odd = frame(DRM_FORMAT_NV12, 63); // which nothing converts
+    EXPECT_EQ(texture(device, odd).parts(), 2U);
+    EXPECT_EQ(texture(device, odd).parts(), 2U);
+}
+
+TEST_F(VulkanTextureTest, TellsWhatASamplerMustKeepTo) {
+    has_planes(2);
+    auto& features = driver_.devices[0].modifiers[0].drmFormatModifierTilingFeatures;
+    const VkFormatFeatureFlags everything = features;
+    constexpr VkFormatFeatureFlags separate =
+        VK_FORMAT_FEATURE_SAMPLED_IMAGE_YCBCR_CONVERSION_SEPARATE_RECONSTRUCTION_FILTER_BIT;
+    constexpr VkFormatFeatureFlags chroma =
+        VK_FORMAT_FEATURE_SAMPLED_IMAGE_YCBCR_CONVERSION_LINEAR_FILTER_BIT;
+    constexpr VkFormatFeatureFlags image = VK_FORMAT_FEATURE_SAMPLED_IMAGE_FILTER_LINEAR_BIT;
+    constexpr auto nearest = VK_FILTER_NEAREST;
+    constexpr auto linear = VK_FILTER_LINEAR;
+    const struct {
+        VkFormatFeatureFlags lacks;
+        VkFilter chroma_filter;
+        VkFilter for_nearest, for_linear; // what magFilter and minFilter are then
+    } cases[] = {
+        {0, linear, nearest, linear},
+        {separate, linear, linear, linear},
+        {chroma, nearest, nearest, linear},
+        {separate | chroma, nearest, nearest, nearest},
+        {image, linear, nearest, nearest},
+        // A linear chroma filter would ask for a linear filter that the image does not have.
+        {separate | image, nearest, nearest, nearest},
+    };
+    for (const auto& [lacks, chroma_filter, for_nearest, for_linear] : cases) {
+        SCOPED_TRACE(lacks);
+        features = everything & ~lacks;
+        const VulkanDevice device = wrap(true);
+        const VulkanSampling sampling = texture(device, frame(DRM_FORMAT_NV12)).sampling();
+        EXPECT_EQ(sampling.x_chroma, VK_CHROMA_LOCATION_COSITED_EVEN);
+        EXPECT_EQ(sampling.y_chroma, VK_CHROMA_LOCATION_MIDPOINT);
+        EXPECT_EQ(sampling.chroma_filter, chroma_filter);
+        EXPECT_EQ(driver_.conversions.back().chromaFilter, chroma_filter);
+        EXPECT_EQ(sampling.filter(nearest), for_nearest);
+        EXPECT_EQ(sampling.filter(linear), for_linear);
+    }
+    features = everything & ~VkFormatFeatureFlags{VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT};
+    EXPECT_EQ(texture(wrap(true), frame(DRM_FORMAT_NV12)).sampling().x_chroma,
+              VK_CHROMA_LOCATION_MIDPOINT);
+}
+
+TEST_F(VulkanTextureTest, WithoutAConversionTheImagesAloneLimitTheSampler) {
+    auto& of_rg8 = driver_.devices[0].modifiers_of[VK_FORMAT_R8G8_UNORM];
+    of_rg8 = driver_.devices[0].modifiers;
+    const VulkanDevice device = wrap(false);
+    EXPECT_EQ(texture(device, frame(DRM_FORMAT_NV12)).sampling().filter(VK_FILTER_LINEAR),
+              VK_FILTER_LINEAR);
+    of_rg8[0].drmFormatModifierTilingFeatures &=
+        ~VkFormatFeatureFlags{VK_FORMAT_FEATURE_SAMPLED_IMAGE_FILTER_LINEAR_BIT};
+    const VulkanDevice other = wrap(false);
+    EXPECT_EQ(texture(other, frame(DRM_FORMAT_NV12)).sampling().filter(VK_FILTER_LINEAR),
+              VK_FILTER_NEAREST)
+        << "one of the parts has no linear filter";
+    EXPECT_EQ(texture(other, frame(DRM_FORMAT_XRGB8888)).sampling().filter(VK_FILTER_LINEAR),
+              VK_FILTER_LINEAR);
+}
+
+TEST_F(VulkanTextureTest, SaysWhyNeitherTheWholeNorThePartsWillDo) {
+    const auto tiled = [] {
+        auto made = Frame::create(
+            {.width = 64,
+             .height = 16,
+             .format = DRM_FORMAT_NV12,
+             .modifier = I915_FORMAT_MOD_Y_TILED,
+             .planes = {FramePlane{.stride = 256}, FramePlane{.offset = 4096, .stride = 256}}},
+            std::move(*DmaBuf::from_fd(test::memfd(8192))));
+        EXPECT_TRUE(made) << made.error().message();
+        return std::move(*made);
+    };
+    const auto message = [&](bool converts, const Frame& of) {
+        const auto refused = wrap(converts).texture(of, {});
+        EXPECT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, Errc::unsupported);
+        EXPECT_EQ(refused.error().operation, "VulkanDevice::texture");
+        EXPECT_EQ(refused.error().message().find("Attach the frame"), std::string::npos)
+            << refused.error().message();
+        return refused.error().message();
+    };
+    const auto has = [](const std::string& text, const std::string& words) {
+        EXPECT_NE(text.find(words), std::string::npos) << words << " in " << text;
+    };
+    const std::string unknown = message(true, tiled());
+    has(unknown, "which a view changes; as a whole: the driver does not take modifier INTEL");
+    has(unknown, "LINEAR");
+    has(message(false, tiled()), "as a whole: the feature samplerYcbcrConversion is not enabled");
+    has(message(false, tiled()), "Enable the feature");
+
+    driver_.devices[0].modifiers.push_back(
+        {.drmFormatModifier = I915_FORMAT_MOD_Y_TILED,
+         .drmFormatModifierPlaneCount = 2,
+         .drmFormatModifierTilingFeatures = VK_FORMAT_FEATURE_SAMPLED_IMAGE_BIT});
+    has(message(true, tiled()), "as a whole: the driver converts none of this format");
+
+    // Colours have no parts: the reason is the driver's alone.
+    driver_.devices[0].formats.clear();
+    const std::string colours = message(true, frame(DRM_FORMAT_XRGB8888));
+    has(colours, "no such image");
+    EXPECT_EQ(colours.find("as a whole"), std::string::npos) << colours;
+}
+
+TEST_F(VulkanTextureTest, EachCallCountsOnceForWhatIsIdle) {
+    nv12_has_planes(2);
+    for (const bool converts : {false, true}) { // both look several attachments up
+        SCOPED_TRACE(converts);
+        VulkanDeviceInfo info = driver_.application();
+        info.sampler_ycbcr_conversion = converts;
+        info.idle_attachments = 40;
+        const VulkanDevice device = std::move(*VulkanDevice::wrap(info));
+        const Frame held = frame(DRM_FORMAT_NV12);
+        (void)texture(device, held);
+        const std::size_t images = driver_.living().count("image");
+        (void)texture(device, frame(DRM_FORMAT_XRGB8888)); // never to be seen again
+        for (int each = 0; each < 40; ++each)
+            (void)texture(device, held);
+        EXPECT_EQ(driver_.living().count("image"), images + 1);
+        for (int each = 0; each < 40; ++each)
+            (void)texture(device, held);
+        EXPECT_EQ(driver_.living().count("image"), images);
+    }
+}
+
 TEST_F(VulkanTextureTest, AskingAgainCreatesAndAllocatesNothing) {
-    for (const bool converts : {false, true}) {
-        has_planes(converts ? 2 : 1);
+    struct Case {
+        bool converts;
+        std::uint32_t width;
+    };
+    for (const auto& [converts, width] : {Case{false, 64}, Case{true, 64}, Case{true, 63}}) {
+        SCOPED_TRACE(width);
+        has_planes(converts && width == 64 ? 2 : 1);
         const VulkanDevice device = wrap(converts);
-        const Frame of = frame(DRM_FORMAT_NV12);
+        const Frame of = frame(DRM_FORMAT_NV12, width);
         const VulkanTexture first = texture(device, of);
         const Kinds living = driver_.living();
         const std::size_t allocated = test::allocations();
