@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -99,16 +100,23 @@ struct KmsCommit {
     /// after `KmsOutput::reroute` or a lost master. Such a commit may flicker. Where it is false
     /// and they are due, the commit is refused as `invalid_argument`.
     bool may_set_mode = true;
+    /// Whether the out-fence is left in the buffers of the frames that leave the screen, as a
+    /// reader's (`DmaBuf::import_fence`), so that whoever writes into them next by the fences in
+    /// them, as `VulkanDevice::begin_access` and `CpuAccess` do, waits by itself. A system call for
+    /// each buffer. Where a kernel does not do it (before 6.0) the log says so, and the flip counts
+    /// all the same. Default: the fence is handed to the caller alone.
+    bool fence_leaving = false;
 };
 
-/// What a commit leaves behind.
+/// What a commit leaves behind. The fences are shared with the frames that they are about, so that
+/// none costs a duplicate: `SyncFile::duplicate` one for an API that takes fds over.
 struct KmsFlip {
     /// Signals once the frames are on the screen and those before them have left (OUT_FENCE_PTR):
     /// the GPU may then write into the latter.
-    SyncFile out_fence;
-    /// Signals once the capture is written; there where one was asked for
-    /// (WRITEBACK_OUT_FENCE_PTR). It comes after the out-fence.
-    std::optional<SyncFile> writeback_fence;
+    std::shared_ptr<const SyncFile> out_fence;
+    /// Signals once the capture is written (WRITEBACK_OUT_FENCE_PTR), after the out-fence. Null
+    /// where none was asked for.
+    std::shared_ptr<const SyncFile> writeback_fence;
 };
 
 } // namespace sluice

@@ -93,14 +93,15 @@ public:
     /// One capture is under way at a time, by this or by a commit: vkms of kernel 6.12 loses the
     /// fence of one that is overtaken by another commit within about a frame. Wait for the fence,
     /// with a deadline, before the next commit.
-    /// \returns a fence that signals once the capture is written, or
+    /// \returns a fence, shared, that signals once the capture is written, or
     ///   - `invalid_argument`: nothing has been committed yet, or again since `reroute` or a lost
     ///     master; or a frame of another size;
     ///   - `unsupported`: no writeback connector, or a format that it does not take (the message
     ///     lists what it takes), or it refuses to capture now;
     ///   - `busy`: the last capture or commit is still under way, or somebody works on the frame;
     ///   - `revoked`, `wrong_object`, `not_master`, `device_lost`, `failed`: as `commit`.
-    [[nodiscard]] Result<SyncFile> capture(const KmsFramebuffer& into) noexcept;
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>>
+    capture(const KmsFramebuffer& into) noexcept;
 
     /// Has the next commit set mode and routing again, as the first did: where somebody else may
     /// have changed the screen and no commit has met `not_master` meanwhile, as after a VT switch

@@ -636,7 +636,8 @@ Result<std::vector<std::uint32_t>> KmsOutput::State::assign(const KmsCommit& com
     return found;
 }
 
-void KmsOutput::State::settle(const SyncFile* out_fence) noexcept {
+void KmsOutput::State::settle(const std::shared_ptr<const SyncFile>& out_fence,
+                              bool fence_leaving) noexcept {
     for (std::size_t i = 0; i < planes.size(); ++i) {
         KmsOutputPlane& plane = planes[i];
         const auto found = std::ranges::find(wanted, i, &KmsWanted::plane);
@@ -652,8 +653,11 @@ void KmsOutput::State::settle(const SyncFile* out_fence) noexcept {
             if (std::exchange(plane.on, false))
                 device->disclaim(plane.can.id, screen_user);
         }
-        if (out_fence != nullptr)
-            plane.leaving.end_after(screen_user, *out_fence);
+        if (!out_fence)
+            continue;
+        if (fence_leaving)
+            plane.leaving.fence_buffers(*out_fence);
+        plane.leaving.end_after(screen_user, out_fence);
     }
 }
 
@@ -680,10 +684,11 @@ Result<KmsFlip> KmsOutput::State::commit(const KmsCommit& commit, const char* op
         return tl::unexpected(refused(errnum, commit, operation));
     if (std::ranges::any_of(wanted, [](const KmsWanted& each) { return each.in_fence >= 0; }))
         device->in_fences = KmsInFences::taken;
-    return accepted(out, commit.writeback, operation);
+    return accepted(out, commit, operation);
 }
 
-Result<SyncFile> KmsOutput::State::capture(const KmsFramebuffer& into, const char* operation) {
+Result<std::shared_ptr<const SyncFile>> KmsOutput::State::capture(const KmsFramebuffer& into,
+                                                                  const char* operation) {
     if (!routed || std::ranges::none_of(planes, &KmsOutputPlane::on))
         return tl::unexpected(error(operation, Errc::invalid_argument,
                                     "nothing of ours is on the screen", "Commit a frame first"));
@@ -703,13 +708,13 @@ Result<SyncFile> KmsOutput::State::capture(const KmsFramebuffer& into, const cha
     KmsOutFences out;
     if (const int errnum = send(&into, DRM_MODE_ATOMIC_NONBLOCK, &out); errnum != 0)
         return tl::unexpected(refused(errnum, {.writeback = &into}, operation));
-    auto flip = accepted(out, &into, operation);
+    auto flip = accepted(out, {.writeback = &into}, operation);
     if (!flip)
         return tl::unexpected(std::move(flip.error()));
-    return std::move(*flip->writeback_fence);
+    return std::move(flip->writeback_fence);
 }
 
-Result<KmsFlip> KmsOutput::State::accepted(KmsOutFences& out, const KmsFramebuffer* into,
+Result<KmsFlip> KmsOutput::State::accepted(KmsOutFences& out, const KmsCommit& commit,
                                            const char* operation) {
     routed = true;
     const auto none = [&](const char* which) {
@@ -720,21 +725,20 @@ Result<KmsFlip> KmsOutput::State::accepted(KmsOutFences& out, const KmsFramebuff
     UniqueFd flip_fd(std::move(out.flip));
     UniqueFd writeback_fd(std::move(out.writeback));
     captured_before =
-        std::exchange(captured, into != nullptr ? std::move(showing.back()) : KmsUse());
+        std::exchange(captured, commit.writeback != nullptr ? std::move(showing.back()) : KmsUse());
     if (!flip_fd) {
-        settle(nullptr);
+        settle(nullptr, false);
         return none("out-fence");
     }
-    KmsFlip flip{.out_fence = SyncFileAdopt::adopt(std::move(flip_fd)),
-                 .writeback_fence = std::nullopt};
-    settle(&flip.out_fence);
-    if (into != nullptr) {
+    KmsFlip flip{.out_fence = share(SyncFileAdopt::adopt(std::move(flip_fd)), fence_room),
+                 .writeback_fence = nullptr};
+    settle(flip.out_fence, commit.fence_leaving);
+    if (commit.writeback != nullptr) {
         if (!writeback_fd)
             return none("writeback fence");
-        flip.writeback_fence = SyncFileAdopt::adopt(std::move(writeback_fd));
-        captured.end_after(capture_user, *flip.writeback_fence);
-        auto copy = flip.writeback_fence->duplicate();
-        capturing = copy ? std::optional(std::move(*copy)) : std::nullopt;
+        flip.writeback_fence = share(SyncFileAdopt::adopt(std::move(writeback_fd)), fence_room);
+        captured.end_after(capture_user, flip.writeback_fence);
+        capturing = flip.writeback_fence;
     }
     return flip;
 }

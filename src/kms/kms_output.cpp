@@ -113,7 +113,7 @@ Result<KmsFlip> KmsOutput::commit(const KmsCommit& commit) noexcept {
     return state_->commit(commit, operation);
 }
 
-Result<SyncFile> KmsOutput::capture(const KmsFramebuffer& into) noexcept {
+Result<std::shared_ptr<const SyncFile>> KmsOutput::capture(const KmsFramebuffer& into) noexcept {
     constexpr const char* operation = "KmsOutput::capture";
     if (!state_)
         return tl::unexpected(moved_from_output(operation));

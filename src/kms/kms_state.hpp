@@ -18,6 +18,7 @@
 #include <xf86drmMode.h>
 
 #include "frame/attachment_cache.hpp"
+#include "kms/kms_fences.hpp"
 #include "kms/kms_file.hpp"
 #include "kms/kms_planes.hpp"
 #include <sluice/kms_device.hpp>
@@ -108,9 +109,11 @@ public:
     }
     /// The card is done with it.
     void end() noexcept;
-    /// The card is done with it once \p fence, which is borrowed, has signalled. Costs a duplicate;
-    /// where there is no fd for that, it stays open. \param user as for `FrameUse::end_after`.
-    void end_after(std::uint64_t user, const SyncFile& fence) noexcept;
+    /// The card is done with it once \p fence has signalled. \param user as for
+    /// `FrameUse::end_after`.
+    void end_after(std::uint64_t user, const std::shared_ptr<const SyncFile>& fence) noexcept;
+    /// Leaves \p fence in the buffers, as a reader's.
+    void fence_buffers(const SyncFile& fence) const noexcept;
     /// The card is done with it once the framebuffer is removed, so \p device lets go of that.
     void leave_behind(KmsDevice::State& device) noexcept;
 
@@ -189,6 +192,11 @@ struct KmsOutput::State {
     State& operator=(const State&) = delete;
     ~State();
 
+    /// The output that has \p state, and what is behind one; null where it was moved from.
+    [[nodiscard]] static KmsOutput wrap(std::unique_ptr<State> state) noexcept {
+        return KmsOutput(std::move(state));
+    }
+    [[nodiscard]] static State* of(KmsOutput& output) noexcept { return output.state_.get(); }
     /// What is behind a framebuffer.
     [[nodiscard]] static const std::shared_ptr<const KmsFramebuffer::State>&
     behind(const KmsFramebuffer& framebuffer) noexcept {
@@ -197,7 +205,8 @@ struct KmsOutput::State {
 
     [[nodiscard]] Result<void> test(const KmsCommit& commit, const char* operation);
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit, const char* operation);
-    [[nodiscard]] Result<SyncFile> capture(const KmsFramebuffer& into, const char* operation);
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>> capture(const KmsFramebuffer& into,
+                                                                  const char* operation);
     [[nodiscard]] Result<std::vector<std::uint32_t>> assign(const KmsCommit& commit,
                                                             const char* operation);
 
@@ -234,7 +243,8 @@ struct KmsOutput::State {
     std::vector<KmsCleared> leftovers;
     KmsAtomicRequest request;
     KmsUse captured, captured_before;
-    std::optional<SyncFile> capturing;       // the fence of the last capture
+    std::shared_ptr<const SyncFile> capturing; // the fence of the last capture
+    std::shared_ptr<KmsFenceRoom> fence_room = std::make_shared<KmsFenceRoom>();
     std::uint64_t screen_user, capture_user; // to the frames
 
     // Of the commit at hand; kept for their memory.
@@ -269,7 +279,7 @@ private:
     [[nodiscard]] Result<void> check_capture(const KmsFramebuffer& into,
                                              const char* operation) const;
     [[nodiscard]] Result<void> begin_capture(const KmsFramebuffer& into, const char* operation);
-    [[nodiscard]] Result<KmsFlip> accepted(KmsOutFences& out, const KmsFramebuffer* into,
+    [[nodiscard]] Result<KmsFlip> accepted(KmsOutFences& out, const KmsCommit& commit,
                                            const char* operation);
     [[nodiscard]] Error refused(int error, const KmsCommit& commit, const char* operation);
     void blame(Error& failure, const KmsCommit& commit);
@@ -280,7 +290,7 @@ private:
     void fill_routing();
     void fill_wanted();
     void fill(const KmsFramebuffer* capture, KmsOutFences* out);
-    void settle(const SyncFile* out_fence) noexcept;
+    void settle(const std::shared_ptr<const SyncFile>& out_fence, bool fence_leaving) noexcept;
 };
 
 /// Finds planes for those of `placed` that have none, the card agreeing, and leaves those that the

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <utility>
 
+#include "core/log.hpp"
 #include "frame/frame_use.hpp"
 #include "kms/kms_state.hpp"
 
@@ -27,13 +28,17 @@ void KmsUse::end() noexcept {
         FrameUse::end(*frame);
 }
 
-void KmsUse::end_after(std::uint64_t user, const SyncFile& fence) noexcept {
+void KmsUse::end_after(std::uint64_t user, const std::shared_ptr<const SyncFile>& fence) noexcept {
+    if (const auto frame = std::exchange(frame_, std::nullopt))
+        FrameUse::end_after(*frame, user, fence);
+}
+
+void KmsUse::fence_buffers(const SyncFile& fence) const noexcept {
     if (!frame_)
         return;
-    auto copy = fence.duplicate();
-    if (!copy)
-        return;
-    FrameUse::end_after(*std::exchange(frame_, std::nullopt), user, std::move(*copy));
+    for (const DmaBuf& each : frame_->buffers())
+        if (auto left = each.import_fence(fence, Access::read); !left)
+            log(left.error());
 }
 
 void KmsUse::leave_behind(KmsDevice::State& device) noexcept {

@@ -324,13 +324,13 @@ struct ScreenScene {
     ScreenScene() {
         timeline.advance(1);
         auto flip = must(output->commit({.framebuffer = &*framebuffer}));
-        EXPECT_TRUE(flip.out_fence.wait(deadline_in(20s)));
+        EXPECT_TRUE(flip.out_fence->wait(deadline_in(20s)));
     }
 };
 
 /// The screen is ready for the next commit, whatever became of the last one.
 bool is_shown(Result<KmsFlip>& flip) {
-    return flip && flip->out_fence.wait(deadline_in(20s)) &&
+    return flip && flip->out_fence->wait(deadline_in(20s)) &&
            (!flip->writeback_fence || flip->writeback_fence->wait(deadline_in(20s)));
 }
 
