@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -63,10 +64,10 @@ public:
         libc.ppoll = [this](pollfd* fds, nfds_t, const timespec*) {
             ++waits;
             fds->revents = fds->events;
-            return fence_status == 0 && fence_stays_pending ? 0 : 1;
+            return status_of(fds->fd) == 0 && fence_stays_pending ? 0 : 1;
         };
-        libc.ioctl = [this](int, unsigned long request, void* argument) {
-            return answer(request, argument);
+        libc.ioctl = [this](int fd, unsigned long request, void* argument) {
+            return answer(fd, request, argument);
         };
         auto opened = KmsDevice::wrap(null.get());
         EXPECT_TRUE(opened) << opened.error().message();
@@ -89,6 +90,7 @@ public:
             .active = active, .mode_id = mode_id, .out_fence_ptr = out_fence, .reset = {gamma}};
         made->mode.width = 640;
         made->mode.height = 480;
+        made->mode.refresh_mhz = 50'000;
         made->leftovers_known = true;
         return made;
     }
@@ -197,14 +199,26 @@ public:
     /// The errno that the kernel answers a commit with; nothing: it takes all.
     std::function<int(const AtomicRequest&)> refuses;
     std::vector<AtomicRequest> requests;
-    int fence_status = 0; ///< As the kernel tells it of every fence.
+    int fence_status = 0;        ///< As the kernel tells it of every fence.
+    std::map<int, int> statuses; ///< Of single ones, by their fds.
+    std::chrono::nanoseconds signalled_at{};
     bool fence_stays_pending = false;
     int waits = 0;
+    std::vector<int> out_fences; ///< The fds that it has given.
 
 private:
-    int answer(unsigned long request, void* argument) {
+    [[nodiscard]] int status_of(int fd) const {
+        const auto found = statuses.find(fd);
+        return found != statuses.end() ? found->second : fence_status;
+    }
+    int answer(int fd, unsigned long request, void* argument) {
         if (request == SYNC_IOC_FILE_INFO) {
-            const int done = answer_file_info(argument, {&fence_status, 1});
+            const int status = status_of(fd);
+            const int done = answer_file_info(argument, {&status, 1});
+            const auto* info = static_cast<const sync_file_info*>(argument);
+            if (done == 0 && info->sync_fence_info != 0)
+                reinterpret_cast<sync_fence_info*>(std::uintptr_t{info->sync_fence_info})
+                    ->timestamp_ns = static_cast<std::uint64_t>(signalled_at.count());
             return done;
         }
         if (request == DRM_IOCTL_MODE_CLOSEFB) {
@@ -231,8 +245,10 @@ private:
         if (!made.is_test())
             for (const auto& [object, property] :
                  {std::pair(crtc, out_fence), std::pair(writeback, writeback_fence)})
-                if (const auto pointer = made.value(object, property))
-                    *reinterpret_cast<std::int32_t*>(*pointer) = memfd(4096).release();
+                if (const auto pointer = made.value(object, property)) {
+                    out_fences.push_back(memfd(4096).release());
+                    *reinterpret_cast<std::int32_t*>(*pointer) = out_fences.back();
+                }
         return 0;
     }
 };
