@@ -295,12 +295,14 @@ Result<void> DmaBuf::wait(Access access, Deadline deadline) const noexcept {
 }
 
 Result<void> DmaBuf::set_name(std::string_view name) const noexcept {
-    const std::string text(name.substr(0, DMA_BUF_NAME_LEN - 1)); // the kernel refuses longer ones
+    std::array<char, DMA_BUF_NAME_LEN> text{}; // the kernel refuses longer ones
+    name.copy(text.data(), text.size() - 1);
     // In 32-bit programs the first header's DMA_BUF_SET_NAME is not the same number.
-    if (sys::ioctl(fd_.get(), DMA_BUF_SET_NAME_B, const_cast<char*>(text.c_str())) != 0)
-        return tl::unexpected(sys::failed_call(errno, "DmaBuf::set_name", describe(*this),
-                                               "the kernel did not take the name '" + text + "'",
-                                               "Go on without: a name is for people only"));
+    if (sys::ioctl(fd_.get(), DMA_BUF_SET_NAME_B, text.data()) != 0)
+        return tl::unexpected(
+            sys::failed_call(errno, "DmaBuf::set_name", describe(*this),
+                             "the kernel did not take the name '" + std::string(text.data()) + "'",
+                             "Go on without: a name is for people only"));
     return {};
 }
 
