@@ -16,6 +16,7 @@
 #include <sluice/frame_map.hpp>
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
+#include <sluice/kms_presenter.hpp>
 #include <sluice/syncobj.hpp>
 #include <sluice/udmabuf.hpp>
 
@@ -335,7 +336,7 @@ bool is_shown(Result<KmsFlip>& flip) {
 }
 
 std::vector<Operation> screen_operations() {
-    return {
+    std::vector<Operation> all{
         {"KmsDevice::attach",
          [] {
              auto my = std::make_shared<ScreenScene>();
@@ -368,7 +369,32 @@ std::vector<Operation> screen_operations() {
                  },
                  is_shown);
          }},
+        {"KmsPresenter::present and finish",
+         [] {
+             auto my = std::make_shared<ScreenScene>();
+             auto presenter =
+                 std::make_shared<KmsPresenter>(must(KmsPresenter::create(std::move(*my->output))));
+             return attempt(
+                 [=]() -> Result<void> {
+                     for (const auto* each : {&my->framebuffer, &my->into})
+                         if (auto taken =
+                                 presenter->present({.framebuffer = &**each, .in_fence = &my->done},
+                                                    {}, deadline_in(20s));
+                             !taken)
+                             return taken;
+                     return presenter->finish(deadline_in(20s));
+                 },
+                 [=](auto& result) {
+                     int shown = 0;
+                     while (auto event = presenter->event())
+                         shown += event->kind == KmsPresentEvent::Kind::shown;
+                     return result.has_value() && shown == 2;
+                 });
+         }},
     };
+    for (Operation& each : all)
+        each.in_pairs = false;
+    return all;
 }
 
 } // namespace

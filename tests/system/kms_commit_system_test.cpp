@@ -438,10 +438,10 @@ TEST_F(KmsCommitSystemTest, FramesOfEveryExporterAreShownAsTheyAre) {
     }
 }
 
-/// Cards that show their own dumb buffers, whatever they think of others' buffers.
-class KmsDumbSystemTest : public test::FdTest, public testing::WithParamInterface<const char*> {};
+/// Cards that show their own dumb buffers, whatever they think of those of others.
+class KmsCardsSystemTest : public test::FdTest, public testing::WithParamInterface<const char*> {};
 
-TEST_P(KmsDumbSystemTest, ACardsOwnBuffersAreShown) {
+TEST_P(KmsCardsSystemTest, ACardsOwnBuffersAreShown) {
     const UniqueFd file = test::open_drm(GetParam());
     if (!file && std::string_view(GetParam()) == "cirrus")
         GTEST_SKIP() << "no cirrus card (tests/vm/run --device cirrus-vga, and modprobe cirrus)";
@@ -468,7 +468,50 @@ TEST_P(KmsDumbSystemTest, ACardsOwnBuffersAreShown) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, KmsDumbSystemTest, testing::Values("vkms", "virtio_gpu", "cirrus"),
+TEST_P(KmsCardsSystemTest, EveryExportersFramesAreShownOrRefusedWithTheWayOut) {
+    const UniqueFd file = test::open_drm(GetParam());
+    if (!file && std::string_view(GetParam()) == "cirrus")
+        GTEST_SKIP() << "no cirrus card (tests/vm/run --device cirrus-vga, and modprobe cirrus)";
+    SLUICE_REQUIRES(file, "no such card");
+    const KmsDevice card = *KmsDevice::wrap(file.get());
+    auto output = card.find_output({});
+    ASSERT_TRUE(output) << output.error().message();
+    const UniqueFd vgem = test::open_drm("vgem"), vkms = test::open_drm("vkms"),
+                   own = test::open_drm(GetParam());
+    std::vector<std::shared_ptr<const Exporter>> exporters{test::udmabuf_exporter()};
+    for (const UniqueFd* each : {&vgem, &vkms, &own})
+        if (auto dumb = DumbExporter::wrap(each->get()))
+            exporters.push_back(*dumb);
+    if (auto heap = DmaHeapExporter::open())
+        exporters.push_back(*heap);
+    ASSERT_GE(exporters.size(), 5U);
+    unsigned shown = 0;
+    for (const auto& exporter : exporters) {
+        SCOPED_TRACE(exporter->caps().name);
+        auto frame = exporter->allocate_frame(
+            {.width = output->width(), .height = output->height(), .format = DRM_FORMAT_XRGB8888});
+        ASSERT_TRUE(frame) << frame.error().message();
+        paint(*frame, shown);
+        auto framebuffer = card.attach(*frame);
+        if (!framebuffer) {
+            EXPECT_EQ(framebuffer.error().code, Errc::unsupported);
+            EXPECT_NE(framebuffer.error().remedy.find("llocate"), std::string::npos)
+                << framebuffer.error().message();
+            continue;
+        }
+        auto flip = output->commit({.framebuffer = &*framebuffer});
+        ASSERT_TRUE(flip) << flip.error().message();
+        ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
+        auto on_screen = output->on_screen();
+        ASSERT_TRUE(on_screen) << on_screen.error().message();
+        EXPECT_TRUE(same_buffer(*on_screen, frame->buffer()));
+        ++shown;
+    }
+    std::printf("%s shows frames of %u of %zu exporters\n", GetParam(), shown, exporters.size());
+    EXPECT_GE(shown, 1U) << "its own at least";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, KmsCardsSystemTest, testing::Values("vkms", "virtio_gpu", "cirrus"),
                          [](const auto& each) { return std::string(each.param); });
 
 // ---- What it costs ----------------------------------------------------------------------------
