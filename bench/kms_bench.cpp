@@ -63,7 +63,7 @@ struct Screen {
     }
     /// Has the mode be this one's.
     [[nodiscard]] bool take_over() {
-        presenter.output().reroute();
+        presenter.reroute();
         return flip(1);
     }
     [[nodiscard]] std::uint32_t plane() {

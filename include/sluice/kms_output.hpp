@@ -79,10 +79,9 @@ public:
     ///     back (drmSetMaster), the next commit sets mode and routing again, turns off what others
     ///     left in the way, and goes on with the same framebuffers;
     ///   - `device_lost`: the card has this output no more, as where a lease was revoked, or is
-    ///   gone;
+    ///     gone;
     ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence; or the
-    ///   last
-    ///     capture to be written; or a layer names a plane that another output has on;
+    ///     last capture to be written; or a layer names a plane that another output has on;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit) noexcept;
 

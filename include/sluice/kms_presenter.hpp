@@ -21,14 +21,14 @@ namespace sluice {
 /// How frames follow one another, in Vulkan's words (VkPresentModeKHR).
 enum class KmsPresentMode : std::uint8_t {
     fifo,    ///< Each is shown, in the order in which they were handed in.
-    mailbox, ///< The newest is shown: one that still waits is dropped for it.
+    mailbox, ///< The newest is shown: those that still wait are dropped for it.
 };
 
 /// How to present.
 struct KmsPresenterInfo {
     KmsPresentMode mode = KmsPresentMode::fifo;
     /// How many commits may wait beside the one that is on its way to the screen, with `fifo`; 0
-    /// gives the shortest latency, 256 is the most. `mailbox` has one place.
+    /// gives the shortest latency, 256 is the most.
     std::uint32_t queue_length = 1;
 };
 
@@ -43,10 +43,10 @@ struct KmsPresentInfo {
 };
 
 /// What became of a commit that was handed in. Each is `shown` and, once the next one is on its
-/// way, `left`; or it is `dropped` or `refused`.
+/// way, `left`, so that the last one never is; or it is `dropped` or `refused`.
 struct KmsPresentEvent {
     enum class Kind : std::uint8_t {
-        shown,   ///< It is on the screen.
+        shown,   ///< It is on the screen, or was meant to be where the card has gone since.
         left,    ///< Its frames may be written once `fence` has signalled, but for those that a
                  ///< later commit shows again.
         dropped, ///< A newer one took its place. Its frames may be written.
@@ -74,10 +74,13 @@ struct KmsPresentEvent {
 /// event loop it watches `fd()` and calls `dispatch()`; and asks `event()` after each.
 ///
 /// A frame is kept alive from when it is handed in until it has left the screen. One whose owner
-/// revokes it before it is on its way is `refused`.
+/// revokes it before it is on its way is `refused`. Destroying the presenter destroys the output;
+/// what waits is shown no more.
 ///
 /// While the display is another's (`not_master`), what waits stays, and goes on with the first
-/// `dispatch` or `present` after drmSetMaster.
+/// `dispatch` or `present` after drmSetMaster, but for commits that may not set the mode
+/// (`KmsCommit::may_set_mode`), which are `refused`. Who presents nothing meanwhile calls
+/// `reroute()` once it is back.
 ///
 /// Threads: one object belongs to one thread at a time. One that was moved from has no events, and
 /// refuses everything with `wrong_object`.
@@ -101,8 +104,10 @@ public:
     /// \param deadline how long to wait for room, with `fifo`; `mailbox` never waits.
     /// \returns nothing, and the commit is taken; or, and it is not,
     ///   - `timed_out`: no room at the deadline;
-    ///   - as `KmsOutput::commit` where it was to be committed at once, or where the card cannot
-    ///     be committed to at all now (`not_master`, `busy`, `device_lost`);
+    ///   - as `KmsOutput::commit` where it was to be committed at once;
+    ///   - `not_master`, `busy`, `device_lost`, `no_resources`: the card cannot be committed to
+    ///   now,
+    ///     also by what waits, which stays;
     ///   - `invalid_argument`, `wrong_object`: nothing to show, or a fence that was moved from;
     ///   - `no_resources`: no fd left for a copy of a fence.
     [[nodiscard]] Result<void> present(const KmsCommit& commit, const KmsPresentInfo& info,
@@ -110,8 +115,9 @@ public:
 
     /// Takes note of what has reached the screen, and commits what waits. Never blocks.
     /// \returns nothing, or `not_master`, `busy`, `device_lost` or `no_resources` as
-    ///   `KmsOutput::commit`: what waits stays, call it again; or `wrong_object`: a fence's fd was
-    ///   closed behind our back.
+    ///   `KmsOutput::commit`: what waits stays, and `fd()` does not tell when it may go on, so call
+    ///   it again, for `busy` a refresh later; or `wrong_object`: a fence's fd was closed behind
+    ///   our back.
     [[nodiscard]] Result<void> dispatch() noexcept;
 
     /// Waits until something has become of a commit, and dispatches; at once where an event is
@@ -124,8 +130,8 @@ public:
     /// \returns nothing, also where nothing was, or as `wait`.
     [[nodiscard]] Result<void> finish(Deadline deadline) noexcept;
 
-    /// The next event, in the order in which things happened; nothing where there is none. 64 are
-    /// kept: where nobody asks, the oldest go.
+    /// The next event, in the order in which things happened; nothing where there is none. 64 or
+    /// more are kept, and all that one call makes: where nobody asks, the oldest go.
     [[nodiscard]] std::optional<KmsPresentEvent> event() noexcept;
 
     /// A fd for an event loop, readable (POLLIN) when `dispatch` has something to do. It stays the
@@ -137,10 +143,21 @@ public:
     /// How many commits were handed in and are not on the screen yet.
     [[nodiscard]] std::size_t pending() const noexcept;
 
-    /// The output: its size, name, formats and planes. `KmsOutput::test` and `assign` may be asked
-    /// at any time, and `reroute` told; a capture by itself may be taken while nothing is
-    /// `pending()`, and has to be waited for before the next `present`.
-    [[nodiscard]] KmsOutput& output() noexcept { return output_; }
+    /// Captures what the screen shows, as `KmsOutput::capture`; the next commit comes once it is
+    /// written. \returns its fence, or as there, or `busy`: a commit is on its way.
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>>
+    capture(const KmsFramebuffer& into) noexcept;
+
+    /// As `KmsOutput::reroute`: after somebody else may have changed the screen.
+    void reroute() noexcept { output_.reroute(); }
+
+    /// The output: its size, name, formats and planes; `KmsOutput::test` and `assign` may be asked
+    /// at any time.
+    [[nodiscard]] const KmsOutput& output() const noexcept { return output_; }
+
+    /// Gives the output back, which goes on showing what it shows. What waits is shown no more, and
+    /// the presenter is as if it were moved from.
+    [[nodiscard]] KmsOutput release() && noexcept;
 
     KmsPresenter(KmsPresenter&&) noexcept;
     KmsPresenter& operator=(KmsPresenter&&) noexcept;

@@ -13,7 +13,10 @@
 
 #include <drm_fourcc.h>
 
+#include <poll.h>
+
 #include "core/dma_buf_text.hpp"
+#include "core/sys.hpp"
 #include "frame/frame_use.hpp"
 #include <sluice/format.hpp>
 
@@ -335,8 +338,12 @@ void FrameUse::end_after(const Frame& frame, std::uint64_t user,
         const auto before = std::ranges::find(all, user, &Frame::State::Leaving::user);
         if (before != all.end())
             std::swap(before->fence, fence); // the old one goes without the lock
-        else
+        else {                               // users come and go: those of old need not be kept
+            std::erase_if(all, [](const Frame::State::Leaving& each) {
+                return sys::poll_now(each.fence->fd(), POLLIN) != 0;
+            });
             all.push_back({.user = user, .fence = std::move(fence)});
+        }
     }
     end(frame);
 }

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "core/fence_list.hpp"
+#include "core/log.hpp"
 #include "core/sys.hpp"
 #include "kms/kms_state.hpp"
 
@@ -116,7 +117,7 @@ const SyncFile* first_pending(const KmsCommit& commit) {
     return nullptr;
 }
 
-Error moved_from(const char* operation, const char* object) {
+Error gone(const char* operation, const char* object) {
     return Error{.code = Errc::wrong_object,
                  .operation = operation,
                  .object = object,
@@ -124,10 +125,11 @@ Error moved_from(const char* operation, const char* object) {
                  .remedy = "Use the one that it was moved to"};
 }
 
-/// Whether \p code is about the card and not about the commit, so that it may be taken later.
-bool may_pass(Errc code) noexcept {
-    return code == Errc::not_master || code == Errc::busy || code == Errc::device_lost ||
-           code == Errc::no_resources;
+/// Whether \p error is about the card and not about the commit, so that it may be taken later.
+bool may_pass(const Error& error) noexcept {
+    return error.code == Errc::not_master || error.code == Errc::device_lost ||
+           error.code == Errc::no_resources ||
+           (error.code == Errc::busy && error.sys_errno == EBUSY);
 }
 
 } // namespace
@@ -135,7 +137,11 @@ bool may_pass(Errc code) noexcept {
 struct KmsPresenter::State {
     State(KmsOutput::State& shows_on, const KmsPresenterInfo& how)
         : output(shows_on), newest_wins(how.mode == KmsPresentMode::mailbox),
-          room(newest_wins ? 1 : how.queue_length), places(room + 1) {
+          room(newest_wins ? 2 : how.queue_length), places(room + 1),
+          most_events(std::max<std::size_t>(64, 3 * places.size())),
+          card_may_wait(std::ranges::all_of(output.planes, [](const KmsOutputPlane& each) {
+              return each.controls.in_fence_fd != 0;
+          })) {
         events.reserve(most_events);
         if (output.mode.refresh_mhz != 0)
             period = std::chrono::nanoseconds(1'000'000'000'000 / output.mode.refresh_mhz);
@@ -146,6 +152,7 @@ struct KmsPresenter::State {
     [[nodiscard]] Result<void> dispatch(const char* operation);
     [[nodiscard]] Result<void> wait(Deadline deadline);
     [[nodiscard]] Result<void> finish(Deadline deadline);
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>> capture(const KmsFramebuffer& into);
     [[nodiscard]] Result<int> event_loop_fd();
     [[nodiscard]] std::optional<Event> next_event();
     [[nodiscard]] std::size_t pending() const noexcept {
@@ -163,20 +170,32 @@ private:
     /// Takes note of a flip that is done, so that there is no flight.
     [[nodiscard]] Result<void> land(const char* operation);
     [[nodiscard]] std::uint32_t missed(const Flight& of, Deadline shown) const;
-    /// Commits.
-    [[nodiscard]] Result<void> start(const KmsCommit& commit, const KmsPresentInfo& info,
+    /// Commits. \returns whether it did; else the commit has to wait for a fence of its own.
+    [[nodiscard]] Result<bool> start(const KmsCommit& commit, const KmsPresentInfo& info,
                                      Deadline handed_in, const char* operation);
     /// Commits what waits longest, if its turn has come.
     [[nodiscard]] Result<void> start_next(const char* operation);
     /// Lands, and starts what is next.
     [[nodiscard]] Result<void> advance(const char* operation);
+    [[nodiscard]] Result<void> hand_in(const KmsCommit& commit, const KmsPresentInfo& info,
+                                       Deadline deadline, const char* operation);
     [[nodiscard]] Result<void> queue(const KmsCommit& commit, const KmsPresentInfo& info,
                                      Deadline now);
+    [[nodiscard]] Waiting& waiting(std::size_t number) noexcept {
+        return places[(first + number) % places.size()];
+    }
     void drop_first() noexcept;
-    void tell_dropped();
+    void tell_dropped(std::size_t how_many);
+    /// Drops what a newer one has overtaken, where the newest wins.
+    void drop_overtaken();
 
     /// One of the fences of \p commit that are pending where the card waits for none, or null.
     [[nodiscard]] const SyncFile* own_fence(const KmsCommit& commit) const;
+    /// Whether commits wait here for their in-fences.
+    [[nodiscard]] bool waits_here() const noexcept {
+        return !card_may_wait ||
+               output.device->in_fences.load(std::memory_order_relaxed) == KmsInFences::refused;
+    }
     /// What has to be signalled before anything can go on; null: nothing.
     [[nodiscard]] const SyncFile* obstacle() const;
     [[nodiscard]] Result<void> await(Deadline deadline, const char* operation) const;
@@ -190,7 +209,7 @@ private:
     bool newest_wins;
     std::chrono::nanoseconds period{}; // of the refresh; 0: not known
 
-    std::size_t room;                 // how many may wait
+    std::size_t room;                 // how many may wait; see drop_overtaken()
     std::vector<Waiting> places;      // one more, to be filled before another is dropped
     std::size_t first = 0, count = 0; // of those that wait
 
@@ -198,11 +217,12 @@ private:
     std::optional<std::uint64_t> on_screen; // which commit
     Deadline shown_at;                      // when the last was; the clock's start before the first
 
-    static constexpr std::size_t most_events = 64;
+    std::size_t most_events;
     std::vector<Event> events; // a ring
     std::size_t oldest = 0, unread = 0;
 
-    UniqueFd loop; // an epoll, once somebody has asked
+    bool card_may_wait; // for in-fences, as far as its planes say
+    UniqueFd loop;      // an epoll, once somebody has asked
     int watched = -1;
 };
 
@@ -255,10 +275,13 @@ Result<void> KmsPresenter::State::check(const KmsCommit& commit, const char* ope
 std::uint32_t KmsPresenter::State::missed(const Flight& of, Deadline shown) const {
     if (period == period.zero())
         return 0;
-    const Deadline from = of.info.due.value_or(std::max(of.handed_in, shown_at));
+    const Deadline from =
+        std::max(of.info.due.value_or(std::max(of.handed_in, shown_at)), Deadline());
+    if (from >= shown)
+        return 0;
     // The first refresh after that is in time. Clocks are a little off.
-    const auto late = shown - from - period / 8;
-    return late <= late.zero() ? 0 : static_cast<std::uint32_t>(late / period);
+    const auto late = std::max((shown - from - period / 8) / period, std::int64_t{0});
+    return static_cast<std::uint32_t>(std::min(late, std::int64_t{UINT32_MAX}));
 }
 
 Result<void> KmsPresenter::State::land(const char* operation) {
@@ -306,38 +329,44 @@ Result<void> KmsPresenter::State::land(const char* operation) {
     return sys::success();
 }
 
-Result<void> KmsPresenter::State::start(const KmsCommit& commit, const KmsPresentInfo& info,
+Result<bool> KmsPresenter::State::start(const KmsCommit& commit, const KmsPresentInfo& info,
                                         Deadline handed_in, const char* operation) {
     KmsCommit wanted = commit;
     wanted.patience = {}; // it waits here, where nobody is blocked
-    auto flip = output.commit(wanted, operation);
-    if (!flip)
-        return tl::unexpected(std::move(flip.error()));
-    if (const auto id = std::exchange(on_screen, std::nullopt))
-        tell({.kind = Kind::left,
-              .id = *id,
-              .time = {},
-              .missed = 0,
-              .fence = flip->out_fence,
-              .writeback_fence = nullptr,
-              .error = std::nullopt});
-    flight = Flight{.info = info, .handed_in = handed_in, .flip = std::move(*flip)};
-    return sys::success();
+    for (;;) {
+        if (own_fence(commit) != nullptr)
+            return false;
+        const bool known = waits_here();
+        auto flip = output.commit(wanted, operation);
+        if (flip) {
+            if (const auto id = std::exchange(on_screen, std::nullopt))
+                tell({.kind = Kind::left,
+                      .id = *id,
+                      .time = {},
+                      .missed = 0,
+                      .fence = flip->out_fence,
+                      .writeback_fence = nullptr,
+                      .error = std::nullopt});
+            flight = Flight{.info = info, .handed_in = handed_in, .flip = std::move(*flip)};
+            return true;
+        }
+        // Where the card has just been found to wait for no fence, that was the reason.
+        if (known == waits_here())
+            return tl::unexpected(std::move(flip.error()));
+    }
 }
 
 Result<void> KmsPresenter::State::start_next(const char* operation) {
-    if (!flight)
-        unwatch(); // what is waited for may be another fence by now
+    if (flight || count == 0)
+        return sys::success();
+    unwatch(); // what is waited for may be another fence by now
     while (count > 0 && !flight) {
+        drop_overtaken();
         const Waiting& next = places[first];
-        if (own_fence(next.commit()) != nullptr)
-            break;
         auto started = start(next.commit(), next.info, next.handed_in, operation);
         if (!started) {
-            if (may_pass(started.error().code))
-                return started;
-            if (own_fence(next.commit()) != nullptr) // so the card does not wait for it
-                break;
+            if (may_pass(started.error()))
+                return tl::unexpected(std::move(started.error()));
             tell({.kind = Kind::refused,
                   .id = next.info.id,
                   .time = {},
@@ -345,6 +374,8 @@ Result<void> KmsPresenter::State::start_next(const char* operation) {
                   .fence = nullptr,
                   .writeback_fence = nullptr,
                   .error = std::move(started.error())});
+        } else if (!*started) {
+            break;
         }
         drop_first();
     }
@@ -361,9 +392,7 @@ Result<void> KmsPresenter::State::advance(const char* operation) {
 // ---- Waiting ------------------------------------------------------------------------------------
 
 const SyncFile* KmsPresenter::State::own_fence(const KmsCommit& commit) const {
-    return output.device->in_fences.load(std::memory_order_relaxed) == KmsInFences::refused
-               ? first_pending(commit)
-               : nullptr;
+    return waits_here() ? first_pending(commit) : nullptr;
 }
 
 const SyncFile* KmsPresenter::State::obstacle() const {
@@ -434,36 +463,50 @@ void KmsPresenter::State::drop_first() noexcept {
     --count;
 }
 
-void KmsPresenter::State::tell_dropped() {
-    tell({.kind = Kind::dropped,
-          .id = places[first].info.id,
-          .time = {},
-          .missed = 0,
-          .fence = nullptr,
-          .writeback_fence = nullptr,
-          .error = std::nullopt});
-    unwatch();
-    drop_first();
+void KmsPresenter::State::tell_dropped(std::size_t how_many) {
+    for (; how_many > 0; --how_many) {
+        tell({.kind = Kind::dropped,
+              .id = places[first].info.id,
+              .time = {},
+              .missed = 0,
+              .fence = nullptr,
+              .writeback_fence = nullptr,
+              .error = std::nullopt});
+        unwatch();
+        drop_first();
+    }
+}
+
+// Where commits wait here for their fences, a stream of new ones must not keep each from the
+// screen: the oldest stays until a newer one is ready, and of those after it the newest.
+void KmsPresenter::State::drop_overtaken() {
+    if (!newest_wins)
+        return;
+    std::size_t ready = count;
+    while (ready > 0 && own_fence(waiting(ready - 1).commit()) != nullptr)
+        --ready;
+    if (ready > 0)
+        tell_dropped(ready - 1);
+    if (count <= room)
+        return;
+    std::swap(waiting(0), waiting(1)); // what they point at stays where it is
+    tell_dropped(1);
 }
 
 Result<void> KmsPresenter::State::queue(const KmsCommit& commit, const KmsPresentInfo& info,
                                         Deadline now) {
-    Waiting& place = places[(first + count) % places.size()];
+    Waiting& place = waiting(count);
     if (auto taken = place.take(commit, info, now); !taken) {
         place.clear();
         return taken;
     }
     ++count;
-    if (count > room && newest_wins)
-        tell_dropped();
+    drop_overtaken();
     return sys::success();
 }
 
-Result<void> KmsPresenter::State::present(const KmsCommit& commit, const KmsPresentInfo& info,
-                                          Deadline deadline) {
-    constexpr const char* operation = "KmsPresenter::present";
-    if (auto good = check(commit, operation); !good)
-        return good;
+Result<void> KmsPresenter::State::hand_in(const KmsCommit& commit, const KmsPresentInfo& info,
+                                          Deadline deadline, const char* operation) {
     const Deadline now = Deadline::clock::now();
     bool advanced = false;
     for (; full(); advanced = true) {
@@ -480,22 +523,54 @@ Result<void> KmsPresenter::State::present(const KmsCommit& commit, const KmsPres
             if (auto started = start_next(operation); !started)
                 return started;
     }
-    if (!flight && (count == 0 || newest_wins) && own_fence(commit) == nullptr) {
+    if (!flight && (count == 0 || newest_wins)) {
         auto started = start(commit, info, now, operation);
-        if (started) {
-            if (count > 0)
-                tell_dropped();
-            return watch(operation);
+        if (started && *started) {
+            tell_dropped(count);
+            return sys::success();
         }
-        if (own_fence(commit) == nullptr)
-            return started;
-        // else the card has just been found not to wait for it
+        // Then it is the turn of what waits.
+        if (started || !may_pass(started.error()))
+            if (auto next = start_next(operation); !next && started)
+                return next;
+        if (!started)
+            return tl::unexpected(std::move(started.error()));
     }
-    if (auto queued = queue(commit, info, now); !queued) {
+    auto queued = queue(commit, info, now);
+    if (!queued)
         queued.error().operation = operation;
-        return queued;
-    }
-    return watch(operation);
+    return queued;
+}
+
+Result<void> KmsPresenter::State::present(const KmsCommit& commit, const KmsPresentInfo& info,
+                                          Deadline deadline) {
+    constexpr const char* operation = "KmsPresenter::present";
+    if (auto good = check(commit, operation); !good)
+        return good;
+    auto done = hand_in(commit, info, deadline, operation);
+    // Whatever became of this one, others may be under way. What is taken is no failure.
+    if (auto watching = watch(operation); !watching)
+        log(watching.error());
+    return done;
+}
+
+Result<std::shared_ptr<const SyncFile>> KmsPresenter::State::capture(const KmsFramebuffer& into) {
+    constexpr const char* operation = "KmsPresenter::capture";
+    if (auto done = dispatch(operation); !done)
+        return tl::unexpected(std::move(done.error()));
+    if (flight || count > 0)
+        return tl::unexpected(error(operation, Errc::busy, "a commit is on its way to the screen",
+                                    "Wait for it (finish), or have a commit ask for the capture"));
+    auto fence = output.capture(into, operation);
+    if (!fence)
+        return fence;
+    flight = Flight{.info = {.id = on_screen.value_or(0), .due = {}},
+                    .handed_in = {},
+                    .flip = {.out_fence = nullptr, .writeback_fence = *fence},
+                    .shown = true};
+    if (auto watching = watch(operation); !watching)
+        log(watching.error());
+    return fence;
 }
 
 Result<void> KmsPresenter::State::dispatch(const char* operation) {
@@ -506,11 +581,13 @@ Result<void> KmsPresenter::State::dispatch(const char* operation) {
 
 Result<void> KmsPresenter::State::wait(Deadline deadline) {
     constexpr const char* operation = "KmsPresenter::wait";
-    while (unread == 0) {
-        if (!flight && count == 0)
-            return tl::unexpected(error(operation, Errc::invalid_argument,
-                                        "nothing is on its way to the screen",
-                                        "Present something first"));
+    if (unread > 0)
+        return dispatch(operation);
+    if (!flight && count == 0)
+        return tl::unexpected(error(operation, Errc::invalid_argument,
+                                    "nothing is on its way to the screen",
+                                    "Present something first"));
+    while (unread == 0 && (flight || count > 0)) {
         if (auto awaited = await(deadline, operation); !awaited)
             return awaited;
         if (auto done = dispatch(operation); !done)
@@ -542,7 +619,7 @@ Result<KmsPresenter> KmsPresenter::create(KmsOutput&& output,
                                           const KmsPresenterInfo& info) noexcept {
     KmsOutput::State* shows_on = KmsOutput::State::of(output);
     if (shows_on == nullptr)
-        return tl::unexpected(moved_from("KmsPresenter::create", "no output"));
+        return tl::unexpected(gone("KmsPresenter::create", "no output"));
     if (info.queue_length > most_waiting)
         return tl::unexpected(Error{.code = Errc::invalid_argument,
                                     .operation = "KmsPresenter::create",
@@ -556,25 +633,25 @@ Result<KmsPresenter> KmsPresenter::create(KmsOutput&& output,
 Result<void> KmsPresenter::present(const KmsCommit& commit, const KmsPresentInfo& info,
                                    Deadline deadline) noexcept {
     if (!state_)
-        return tl::unexpected(moved_from("KmsPresenter::present", "no presenter"));
+        return tl::unexpected(gone("KmsPresenter::present", "no presenter"));
     return state_->present(commit, info, deadline);
 }
 
 Result<void> KmsPresenter::dispatch() noexcept {
     if (!state_)
-        return tl::unexpected(moved_from("KmsPresenter::dispatch", "no presenter"));
+        return tl::unexpected(gone("KmsPresenter::dispatch", "no presenter"));
     return state_->dispatch("KmsPresenter::dispatch");
 }
 
 Result<void> KmsPresenter::wait(Deadline deadline) noexcept {
     if (!state_)
-        return tl::unexpected(moved_from("KmsPresenter::wait", "no presenter"));
+        return tl::unexpected(gone("KmsPresenter::wait", "no presenter"));
     return state_->wait(deadline);
 }
 
 Result<void> KmsPresenter::finish(Deadline deadline) noexcept {
     if (!state_)
-        return tl::unexpected(moved_from("KmsPresenter::finish", "no presenter"));
+        return tl::unexpected(gone("KmsPresenter::finish", "no presenter"));
     return state_->finish(deadline);
 }
 
@@ -584,8 +661,19 @@ std::optional<KmsPresentEvent> KmsPresenter::event() noexcept {
 
 Result<int> KmsPresenter::fd() noexcept {
     if (!state_)
-        return tl::unexpected(moved_from("KmsPresenter::fd", "no presenter"));
+        return tl::unexpected(gone("KmsPresenter::fd", "no presenter"));
     return state_->event_loop_fd();
+}
+
+Result<std::shared_ptr<const SyncFile>> KmsPresenter::capture(const KmsFramebuffer& into) noexcept {
+    if (!state_)
+        return tl::unexpected(gone("KmsPresenter::capture", "no presenter"));
+    return state_->capture(into);
+}
+
+KmsOutput KmsPresenter::release() && noexcept {
+    state_.reset();
+    return std::move(output_);
 }
 
 std::size_t KmsPresenter::pending() const noexcept {

@@ -388,7 +388,8 @@ std::vector<Operation> screen_operations() {
                      int shown = 0;
                      while (auto event = presenter->event())
                          shown += event->kind == KmsPresentEvent::Kind::shown;
-                     return result.has_value() && shown == 2;
+                     // What was taken before a fault is shown too.
+                     return result.has_value() && shown >= 2 && presenter->pending() == 0;
                  });
          }},
     };

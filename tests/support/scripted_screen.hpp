@@ -21,6 +21,7 @@
 #include <gtest/gtest.h>
 #include <linux/sync_file.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include <sluice/kms_device.hpp>
 
@@ -166,7 +167,13 @@ public:
                                              std::uint32_t format = DRM_FORMAT_XRGB8888) const {
         return attach(frame(width, height, format));
     }
-    static SyncFile fence() { return SyncFileAdopt::adopt(memfd(4096)); }
+    /// The fd of one can be polled, by epoll too; `signal` makes it ready.
+    static UniqueFd fence_fd() { return UniqueFd(eventfd(0, EFD_CLOEXEC)); }
+    static SyncFile fence() { return SyncFileAdopt::adopt(fence_fd()); }
+    void signal(int fd) {
+        statuses[fd] = 1;
+        EXPECT_EQ(eventfd_write(fd, 1), 0);
+    }
 
     Result<KmsFlip> commit(const KmsCommit& what) const {
         return output->commit(what, "KmsOutput::commit");
@@ -246,7 +253,7 @@ private:
             for (const auto& [object, property] :
                  {std::pair(crtc, out_fence), std::pair(writeback, writeback_fence)})
                 if (const auto pointer = made.value(object, property)) {
-                    out_fences.push_back(memfd(4096).release());
+                    out_fences.push_back(fence_fd().release());
                     *reinterpret_cast<std::int32_t*>(*pointer) = out_fences.back();
                 }
         return 0;

@@ -30,6 +30,7 @@
 
 #include "support/allocations.hpp"
 #include "support/drm_cards.hpp"
+#include "support/footprint.hpp"
 #include "support/open_fds.hpp"
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
@@ -278,7 +279,7 @@ TEST_F(KmsCommitSystemTest, APendingFenceOfAnyLayerHoldsTheFlipAndNobodyElse) {
     auto flip = output->commit({.writeback = &*into, .layers = layers});
     const auto blocked = Deadline::clock::now() - start;
     ASSERT_TRUE(flip) << flip.error().message();
-    EXPECT_LT(blocked, hold / 2) << "the commit blocked";
+    EXPECT_EQ(fence.status()->state, FenceState::pending) << "the commit blocked";
     EXPECT_EQ(flip->out_fence->wait(deadline_in(hold)).error().code, Errc::timed_out);
     paint(*small, 9); // as the GPU would, just before its fence
     timeline.advance(1);
@@ -286,7 +287,6 @@ TEST_F(KmsCommitSystemTest, APendingFenceOfAnyLayerHoldsTheFlipAndNobodyElse) {
     const auto took = Deadline::clock::now() - start;
     ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
     EXPECT_GE(took, hold);
-    EXPECT_LT(took, hold + 300ms) << "long after the fence";
     std::printf("the commit took %.1f ms, the flip came after %.1f ms\n",
                 std::chrono::duration<double, std::milli>(blocked).count(),
                 std::chrono::duration<double, std::milli>(took).count());
@@ -563,19 +563,6 @@ TEST_F(KmsCommitSystemTest, AWarmCommitIsOneRequestAndTakesNoMemory) {
     wait(*flip);
 }
 
-/// How many GEM handles the kernel counts for our open file of the card.
-long handles_of(int fd) {
-    // drm_gem_name_info lists names only; the lowest handle that is free tells as much.
-    return static_cast<long>(test::lowest_free_handle(fd));
-}
-
-long resident_pages() {
-    std::ifstream status("/proc/self/statm");
-    long all = 0, resident = 0;
-    status >> all >> resident;
-    return resident;
-}
-
 TEST_F(KmsCommitSystemTest, ManyFlipsLeaveNothingBehind) {
     const char* wanted = std::getenv("SLUICE_FLIPS");
     const unsigned long flips = wanted != nullptr ? std::strtoul(wanted, nullptr, 10) : 300;
@@ -584,9 +571,7 @@ TEST_F(KmsCommitSystemTest, ManyFlipsLeaveNothingBehind) {
         frames.push_back(painted(width, height, i));
     SwSync timeline;
     std::uint32_t point = 0;
-    std::size_t fds = 0;
-    long handles = 0, pages = 0;
-    std::ptrdiff_t blocks = 0;
+    test::Footprint warm;
     const auto start = Deadline::clock::now();
     for (unsigned long i = 0; i < flips; ++i) {
         const KmsFramebuffer below = *card->attach(frames[i % 3]), above = attached(small);
@@ -598,22 +583,15 @@ TEST_F(KmsCommitSystemTest, ManyFlipsLeaveNothingBehind) {
         ASSERT_TRUE(flip) << flip.error().message();
         timeline.advance(1);
         ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
-        if (i == 60) { // warm
-            fds = test::open_fds().size();
-            handles = handles_of(file.get());
-            pages = resident_pages();
-            blocks = test::live_allocations();
-        }
+        if (i == 60)
+            warm = test::Footprint::of(file.get());
         if (i > 60 && i % 60 == 0) { // the same place in the pattern
-            ASSERT_EQ(test::open_fds().size(), fds) << i;
-            ASSERT_EQ(handles_of(file.get()), handles) << i;
-            ASSERT_LE(test::live_allocations(), blocks) << i;
+            ASSERT_TRUE(is_as_before(test::Footprint::of(file.get()), warm)) << i;
         }
     }
-    std::printf("%lu flips in %.1f s: %zu fds, lowest free handle %ld, %ld pages (%+ld)\n", flips,
-                std::chrono::duration<double>(Deadline::clock::now() - start).count(), fds, handles,
-                resident_pages(), resident_pages() - pages);
-    EXPECT_LT(resident_pages() - pages, 100);
+    std::printf("%lu flips in %.1f s: %zu fds, lowest free handle %u, %+ld pages\n", flips,
+                std::chrono::duration<double>(Deadline::clock::now() - start).count(), warm.fds,
+                warm.handle, test::Footprint::of(file.get()).pages - warm.pages);
 }
 
 } // namespace

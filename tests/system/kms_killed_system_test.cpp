@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <optional>
 #include <random>
 #include <sstream>
@@ -104,9 +105,11 @@ protected:
         SLUICE_REQUIRES(!Witness::of(path).buffers.empty(), "no bufinfo in debugfs");
     }
 
-    /// Has a program show frames, and kills it after \p life.
-    void kill_one(const SyncFile* fence, std::chrono::microseconds life,
-                  const Witness& before) const {
+    /// Has a program show frames, and kills it after \p life; then \p when_dying runs, in the time
+    /// that the kernel takes to end it.
+    void kill_one(
+        const SyncFile* fence, std::chrono::microseconds life, const Witness& before,
+        const std::function<void()>& when_dying = [] {}) const {
         std::array<int, 2> ends{};
         ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
         UniqueFd reads(std::move(ends[0])), writes(std::move(ends[1]));
@@ -121,7 +124,11 @@ protected:
         const Witness while_it_lived = Witness::of(path);
         EXPECT_NE(while_it_lived.buffers, before.buffers) << "the witness sees nothing";
         EXPECT_NE(while_it_lived.framebuffers, before.framebuffers);
+        if (fence != nullptr) {
+            EXPECT_EQ(fence->status()->state, FenceState::pending);
+        }
         ASSERT_EQ(kill(child, SIGKILL), 0);
+        when_dying();
         int status = 0;
         ASSERT_EQ(waitpid(child, &status, 0), child);
         ASSERT_TRUE(shows) << "it did not get as far as the screen";
@@ -177,12 +184,10 @@ TEST_F(KmsKilledSystemTest, AFlipThatWasHeldByAnothersFenceGoesToo) {
         SwSync timeline;
         const SyncFile fence = timeline.fence(1);
         // The kernel takes the dead one's framebuffers off the screen after its last flip.
-        std::thread gpu([&] {
-            std::this_thread::sleep_for(60ms);
+        kill_one(&fence, 20ms, before, [&] {
+            std::this_thread::sleep_for(40ms);
             timeline.advance(1);
         });
-        kill_one(&fence, 20ms, before);
-        gpu.join();
         take_the_screen();
         expect_nothing_left_since(before);
     }

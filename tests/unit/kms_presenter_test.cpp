@@ -3,11 +3,13 @@
 #include <sluice/kms_presenter.hpp>
 
 #include <array>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <drm_mode.h>
+#include <sys/epoll.h>
 
 #include "support/open_fds.hpp"
 #include "support/scripted_screen.hpp"
@@ -55,7 +57,7 @@ protected:
     /// The flip that is under way reaches the screen at \p time.
     void flip(std::chrono::nanoseconds time = {}) {
         ASSERT_FALSE(screen->out_fences.empty());
-        screen->statuses[screen->out_fences.back()] = 1;
+        screen->signal(screen->out_fences.back());
         screen->signalled_at = time;
     }
     void flip_and_dispatch(std::chrono::nanoseconds time = {}) {
@@ -76,6 +78,10 @@ protected:
             EXPECT_EQ(event->kind == Kind::refused, event->error.has_value());
         }
         return all;
+    }
+    static bool readable(int fd) {
+        epoll_event event{};
+        return epoll_wait(fd, &event, 1, 0) == 1;
     }
     [[nodiscard]] std::size_t shown() const {
         for (std::size_t i = 0; i < frames.size(); ++i)
@@ -176,6 +182,7 @@ TEST_F(KmsPresenterTest, WaitAndFinishDriveItToo) {
     EXPECT_EQ(presenter->finish(Deadline::min()).error().code, Errc::timed_out);
     flip();
     ASSERT_TRUE(presenter->wait(Deadline::min()));
+    screen->statuses.clear(); // fds come again
     EXPECT_TRUE(presenter->wait(Deadline::min())) << "there are events";
     EXPECT_EQ(events(), "shown 0, left 0");
     screen->fence_status = 1;
@@ -217,7 +224,7 @@ TEST_F(KmsPresenterTest, WhatIsLateIsCountedInRefreshes) {
         ADD_FAILURE() << "nothing was shown";
         return 0;
     };
-    Deadline now = begin + 1s;
+    Deadline now = begin + 1h; // later than this test hands anything in
     EXPECT_EQ(shows({.due = now}, now + 3ms), 0U) << "with the first refresh after it was due";
     EXPECT_EQ(shows({}, now += 3ms + period), 0U) << "a refresh later than the one before";
     EXPECT_EQ(shows({}, now += period + 500us), 0U);
@@ -225,7 +232,10 @@ TEST_F(KmsPresenterTest, WhatIsLateIsCountedInRefreshes) {
     EXPECT_EQ(shows({}, now += 4 * period), 3U);
     EXPECT_EQ(shows({.due = now + 6 * period}, now + period), 0U) << "early";
     EXPECT_EQ(shows({.due = now}, now + 3 * period), 2U);
-    EXPECT_EQ(shows({.due = begin - 100s}, begin), 4999U);
+    EXPECT_EQ(shows({.due = now - 100s}, now), 4999U);
+    EXPECT_EQ(shows({.due = Deadline::max()}, now), 0U);
+    EXPECT_EQ(shows({.due = Deadline::min()}, Deadline(20ms * 10 + 3ms)), 10U);
+    EXPECT_EQ(shows({.due = Deadline()}, Deadline(std::chrono::hours(24 * 365 * 100))), UINT32_MAX);
 }
 
 TEST_F(KmsPresenterTest, AScreenWithoutARateMissesNothing) {
@@ -371,15 +381,74 @@ TEST_F(KmsPresenterTest, WhereTheCardWaitsForNoFenceItWaitsHereAndNobodyBlocks) 
     }
 }
 
-TEST_F(KmsPresenterTest, AMailboxDropsWhatWaitsForItsFence) {
-    screen->device->in_fences = KmsInFences::refused;
-    start({.mode = KmsPresentMode::mailbox});
-    screen->fence_stays_pending = true;
-    const SyncFile fence = ScriptedScreen::fence();
-    ASSERT_TRUE(present(0, {.in_fence = &fence}));
+/// What waits has copies of its fences.
+class KmsSlowMailboxTest : public KmsPresenterTest {
+protected:
+    void SetUp() override {
+        KmsPresenterTest::SetUp();
+        screen->device->in_fences = KmsInFences::refused;
+        screen->fence_stays_pending = true;
+        start({.mode = KmsPresentMode::mailbox});
+    }
+    /// Hands in frame \p number, which is still drawn.
+    void draw(std::size_t number) {
+        const auto before = test::open_fds();
+        {
+            const SyncFile fence = ScriptedScreen::fence();
+            ASSERT_TRUE(present(number, {.in_fence = &fence}));
+        }
+        for (const auto& [fd, what] : test::open_fds())
+            if (before.find(fd) == before.end())
+                copies[number] = std::stoi(fd);
+    }
+
+    std::map<std::size_t, int> copies;
+};
+
+TEST_F(KmsSlowMailboxTest, WhatIsReadyOvertakesWhatIsNot) {
+    draw(0);
     ASSERT_TRUE(present(1));
     EXPECT_EQ(shown(), 1U);
     EXPECT_EQ(events(), "dropped 0");
+}
+
+TEST_F(KmsSlowMailboxTest, AStreamOfFramesThatAreNotReadyKeepsNoneFromTheScreen) {
+    const int fd = *presenter->fd();
+    for (std::size_t i = 0; i < 5; ++i)
+        draw(i);
+    EXPECT_EQ(events(), "dropped 1, dropped 2, dropped 3");
+    EXPECT_EQ(presenter->pending(), 2U);
+    EXPECT_FALSE(readable(fd));
+    screen->signal(copies[0]);
+    EXPECT_TRUE(readable(fd));
+    ASSERT_TRUE(presenter->dispatch());
+    EXPECT_EQ(shown(), 0U);
+    EXPECT_FALSE(readable(fd));
+    flip();
+    EXPECT_TRUE(readable(fd));
+    ASSERT_TRUE(presenter->dispatch());
+    EXPECT_EQ(events(), "shown 0");
+    screen->statuses.clear(); // fds come again
+    screen->signal(copies[4]);
+    EXPECT_TRUE(readable(fd));
+    draw(5);
+    EXPECT_EQ(shown(), 4U) << "the one that was ready";
+    EXPECT_EQ(presenter->pending(), 2U);
+    EXPECT_EQ(events(), "left 0");
+}
+
+TEST_F(KmsPresenterTest, TheFenceThatSignalsWhileItIsFoundOutRefusesNothing) {
+    screen->refuses = [&](const test::AtomicRequest& request) {
+        if (!request.value(primary, ScriptedScreen::in_fence_fd))
+            return 0;
+        screen->fence_status = request.is_test() ? 0 : 1; // by the time anybody looks
+        return EPERM;
+    };
+    start();
+    screen->fence_stays_pending = true;
+    const SyncFile fence = ScriptedScreen::fence();
+    ASSERT_TRUE(present(0, {.in_fence = &fence}));
+    EXPECT_EQ(shown(), 0U);
 }
 
 TEST_F(KmsPresenterTest, ACaptureIsWrittenBeforeTheNextCommit) {
@@ -408,6 +477,71 @@ TEST_F(KmsPresenterTest, ACaptureIsWrittenBeforeTheNextCommit) {
     ASSERT_TRUE(presenter->dispatch());
     EXPECT_EQ(shown(), 1U);
     EXPECT_EQ(events(), "left 0");
+}
+
+TEST_F(KmsPresenterTest, ACaptureByItselfIsWaitedForToo) {
+    screen->add_writeback();
+    start();
+    screen->fence_status = 1;
+    EXPECT_EQ(presenter->capture(frames[7]).error().code, Errc::invalid_argument)
+        << "nothing is shown";
+    ASSERT_TRUE(present(0));
+    ASSERT_TRUE(presenter->finish(Deadline::min()));
+    const auto fence = presenter->capture(frames[7]);
+    ASSERT_TRUE(fence) << fence.error().message();
+    screen->fence_status = 0;
+    screen->fence_stays_pending = true;
+    EXPECT_EQ(presenter->pending(), 0U);
+    EXPECT_EQ(presenter->capture(frames[7]).error().code, Errc::busy);
+    const std::size_t asked = screen->requests.size();
+    ASSERT_TRUE(present(1));
+    EXPECT_EQ(screen->requests.size(), asked) << "the capture would be lost";
+    screen->statuses[(*fence)->fd()] = 1;
+    ASSERT_TRUE(presenter->dispatch());
+    EXPECT_EQ(shown(), 1U);
+    EXPECT_EQ(events(), "shown 0, left 0");
+}
+
+// ---- Event loops --------------------------------------------------------------------------------
+
+TEST_F(KmsPresenterTest, TheFdIsReadableWheneverThereIsSomethingToDo) {
+    start({.mode = KmsPresentMode::mailbox});
+    const KmsFramebuffer wrong = screen->framebuffer(64, 32);
+    const int fd = *presenter->fd();
+    EXPECT_FALSE(readable(fd));
+    ASSERT_TRUE(present(0));
+    ASSERT_TRUE(present(1));
+    EXPECT_FALSE(readable(fd));
+    flip();
+    EXPECT_TRUE(readable(fd));
+    EXPECT_EQ(presenter->present({.framebuffer = &wrong}, {.id = 9}, {}).error().code,
+              Errc::invalid_argument);
+    EXPECT_EQ(shown(), 1U) << "then it is the turn of what waits";
+    EXPECT_FALSE(readable(fd));
+    flip();
+    EXPECT_TRUE(readable(fd));
+    flip_and_dispatch();
+    EXPECT_FALSE(readable(fd)) << "nothing is under way";
+    EXPECT_EQ(*presenter->fd(), fd);
+    EXPECT_EQ(events(), "shown 0, left 0, shown 1");
+}
+
+TEST_F(KmsPresenterTest, WhoeverTimesOutIsWokenAllTheSame) {
+    screen->add_writeback();
+    start({.queue_length = 0});
+    const int fd = *presenter->fd();
+    screen->fence_status = 1;
+    ASSERT_TRUE(present(0, {.writeback = &frames[7]}));
+    screen->fence_status = 0;
+    screen->fence_stays_pending = true;
+    const auto fences = screen->out_fences;
+    ASSERT_EQ(fences.size(), 2U);
+    screen->signal(fences[0]);
+    EXPECT_EQ(present(1).error().code, Errc::timed_out) << "the capture is not written";
+    EXPECT_EQ(events(), "shown 0");
+    EXPECT_FALSE(readable(fd));
+    screen->signal(fences[1]);
+    EXPECT_TRUE(readable(fd));
 }
 
 // ---- Bad input ----------------------------------------------------------------------------------
@@ -452,12 +586,18 @@ TEST_F(KmsPresenterTest, OneThatWasMovedFromSaysSo) {
     EXPECT_EQ(presenter->fd().error().code, Errc::wrong_object);
     EXPECT_FALSE(presenter->event());
     EXPECT_EQ(presenter->pending(), 0U);
+    EXPECT_EQ(presenter->capture(frames[0]).error().code, Errc::wrong_object);
     EXPECT_EQ(presenter->output().width(), 0U);
-    EXPECT_EQ(KmsPresenter::create(std::move(presenter->output())).error().code,
+    EXPECT_EQ(KmsPresenter::create(std::move(*presenter).release()).error().code,
               Errc::wrong_object);
     EXPECT_EQ(other.output().width(), 640U);
     *presenter = std::move(other);
     EXPECT_TRUE(present(0));
+    ASSERT_TRUE(present(1));
+    KmsOutput output = std::move(*presenter).release();
+    EXPECT_EQ(present(2).error().code, Errc::wrong_object);
+    EXPECT_TRUE(output.commit({.framebuffer = &frames[2]}));
+    EXPECT_EQ(shown(), 2U);
 }
 
 } // namespace
