@@ -325,6 +325,23 @@ TEST_F(KmsPresenterTest, WhatTheCardRefusesIsToldAndTheNextGoesOn) {
     EXPECT_TRUE(present(3));
 }
 
+TEST_F(KmsPresenterTest, OnlyTheCardsOwnBusyIsWaitedFor) {
+    start({.queue_length = 2});
+    const KmsLayer layer{.framebuffer = &frames[1], .plane = overlay};
+    ASSERT_TRUE(present(0));
+    ASSERT_TRUE(presenter->present({.layers = {&layer, 1}}, {.id = 1}, {}));
+    ASSERT_TRUE(present(2));
+    ASSERT_TRUE(screen->device->claim(overlay, 99)); // by another output
+    screen->refuses = [](const test::AtomicRequest&) { return EBUSY; };
+    flip();
+    EXPECT_EQ(presenter->dispatch().error().code, Errc::busy) << "the card's, of the next one";
+    screen->refuses = nullptr;
+    EXPECT_EQ(events(), "shown 0, refused 1");
+    ASSERT_TRUE(presenter->dispatch());
+    EXPECT_EQ(shown(), 2U);
+    screen->device->disclaim(overlay, 99);
+}
+
 TEST_F(KmsPresenterTest, WhatWaitsStaysWhileTheDisplayIsAnothers) {
     start({.queue_length = 2});
     ASSERT_TRUE(present(0));
@@ -360,7 +377,7 @@ TEST_F(KmsPresenterTest, WhereTheCardWaitsForNoFenceItWaitsHereAndNobodyBlocks) 
         screen->fence_stays_pending = true;
         {
             const SyncFile fence = ScriptedScreen::fence();
-            ASSERT_TRUE(present(0, {.in_fence = &fence}));
+            ASSERT_TRUE(present(0, {.in_fence = &fence, .patience = 10s}));
         }
         EXPECT_EQ(presenter->pending(), 1U);
         ASSERT_TRUE(presenter->dispatch());
