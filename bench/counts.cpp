@@ -108,9 +108,9 @@ std::optional<long> agreed(Request how, int trap, Operation operation, void* sel
 
 } // namespace
 
-Counts count(Operation operation, void* self) {
+Counts count(Operation operation, void* self, bool steps) {
     const auto edges = agreed(PTRACE_SYSCALL, edge_of_call, operation, self);
-    return {.instructions = agreed(PTRACE_SINGLESTEP, step, operation, self),
+    return {.instructions = steps ? agreed(PTRACE_SINGLESTEP, step, operation, self) : std::nullopt,
             .system_calls = edges ? std::optional(*edges / 2) : std::nullopt};
 }
 

@@ -18,7 +18,7 @@ struct Counts {
     std::optional<long> system_calls;
 };
 
-/// Counts in child processes.
-Counts count(Operation operation, void* self);
+/// Counts in child processes. \param steps whether instructions are counted too, which takes long.
+Counts count(Operation operation, void* self, bool steps);
 
 } // namespace bench

@@ -64,6 +64,7 @@ struct Row {
     double goal = no_goal; // the highest ratio that is well
     int slowness = 1;      // so many times fewer rounds
     bool counted = true;   // in child processes, which have none of its threads
+    bool stepped = true;   // and its instructions too, one by one
 };
 
 void print_header();
@@ -72,8 +73,15 @@ void print_header();
 void report(benchmark::State& state, const Row& row, const Side& ours, const Side& theirs,
             std::size_t allocations, Outcome& outcome);
 
+/// Where an operation has a `prepare()`, it is called before each batch, and no part of it.
+template <typename Operation> void prepare(Operation& operation) {
+    if constexpr (requires { operation.prepare(); })
+        operation.prepare();
+}
+
 /// \returns nanoseconds for each of \p times operations, or less than 0: one failed.
 template <typename Operation> double run_batch(Operation& operation, long times) {
+    prepare(operation);
     const auto start = Clock::now();
     for (long i = 0; i < times; ++i)
         if (!operation())
@@ -94,8 +102,9 @@ template <typename Operation> long batch_size(Operation& operation, Nanoseconds 
     return size;
 }
 
-template <typename Operation> Counts count(Operation& operation) {
-    return count([](void* self) { return bool((*static_cast<Operation*>(self))()); }, &operation);
+template <typename Operation> Counts count(Operation& operation, bool steps) {
+    return count([](void* self) { return bool((*static_cast<Operation*>(self))()); }, &operation,
+                 steps);
 }
 
 /// Rows of one program.
@@ -155,13 +164,16 @@ private:
             failed(row);
             return;
         }
+        prepare(ours);
         sluice::test::count_allocations(true);
         const std::size_t before = sluice::test::allocations();
         benchmark::DoNotOptimize(ours());
         const std::size_t allocations = sluice::test::allocations() - before;
         if (row.counted) {
-            our_side.counts = count(ours);
-            their_side.counts = count(theirs);
+            prepare(ours);
+            our_side.counts = count(ours, row.stepped);
+            prepare(theirs);
+            their_side.counts = count(theirs, row.stepped);
         }
         report(state, row, our_side, their_side, allocations, outcome_);
     }

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -316,8 +317,10 @@ struct Slot {
 
     Target target;
     VkCommandBuffer commands;
-    VkImageView view;                                      // the image's
-    sluice::SyncFile free = sluice::SyncFile::signalled(); // when the screen no longer shows it
+    VkImageView view; // the image's
+    // When the screen no longer shows it.
+    std::shared_ptr<const sluice::SyncFile> free =
+        std::make_shared<sluice::SyncFile>(sluice::SyncFile::signalled());
 };
 
 struct Verdict {
@@ -414,8 +417,8 @@ Summary run(Devices& devices, std::uint32_t frames, const std::string& png) {
 
         // Render, once the screen has let go of the buffer. Nobody waits here: the GPU does.
         picture.record(slot.commands, slot.target.image, slot.view, number);
-        const auto rendered = must(
-            gpu.submit({.command_buffers = {&slot.commands, 1}, .wait_fences = {&slot.free, 1}}));
+        const auto rendered = must(gpu.submit(
+            {.command_buffers = {&slot.commands, 1}, .wait_fences = {slot.free.get(), 1}}));
         must(buffer.import_fence(rendered, Access::write)); // for the CPU's access below
         const auto submitted = std::chrono::steady_clock::now();
 
@@ -425,7 +428,7 @@ Summary run(Devices& devices, std::uint32_t frames, const std::string& png) {
                                                 .writeback = &capture.framebuffer}));
 
         // Now this program waits, since it wants to look.
-        bool missed = !flip.out_fence.wait(deadline_in(patience)) || !is_signalled(rendered);
+        bool missed = !flip.out_fence->wait(deadline_in(patience)) || !is_signalled(rendered);
         const auto flipped = std::chrono::steady_clock::now();
         missed = missed || !flip.writeback_fence->wait(deadline_in(patience));
         const auto captured = std::chrono::steady_clock::now();
@@ -457,7 +460,7 @@ Summary run(Devices& devices, std::uint32_t frames, const std::string& png) {
             break; // what the devices do with the buffers is no longer known
 
         // The frame before this one has left the screen when this one's out-fence signals.
-        slots[(number + slots.size() - 1) % slots.size()]->free = std::move(flip.out_fence);
+        slots[(number + slots.size() - 1) % slots.size()]->free = flip.out_fence;
     }
     if (!png.empty() && summary.missed_fences == 0)
         write_png(capture, png);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -108,6 +109,11 @@ public:
     [[nodiscard]] const std::string& device() const noexcept;
 
     [[nodiscard]] const KmsDeviceCaps& caps() const noexcept;
+
+    /// Whether the card waits for in-fences by itself (IN_FENCE_FD). Planes have that property
+    /// (`KmsPlane::in_fence`) also where the driver refuses every fence (EPERM), so nothing is
+    /// known until a commit with one has tried.
+    [[nodiscard]] std::optional<bool> takes_in_fences() const noexcept;
 
     /// Whether the display is ours (drmIsMaster); without it nothing can be shown.
     [[nodiscard]] bool is_master() const noexcept;

@@ -5,41 +5,19 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include <sluice/caps.hpp>
 #include <sluice/dma_buf.hpp>
 #include <sluice/error.hpp>
 #include <sluice/export.hpp>
+#include <sluice/kms_commit.hpp>
 #include <sluice/kms_device.hpp>
-#include <sluice/sync_file.hpp>
 
 namespace sluice {
 
-/// One frame for the screen. Everything is borrowed for the call.
-struct KmsCommit {
-    /// What to show; as large as the output. Required.
-    const KmsFramebuffer* framebuffer = nullptr;
-    /// The fence that the card waits for before it shows the frame (IN_FENCE_FD). It replaces the
-    /// buffer's own fences. Default: none, and a driver that knows implicit sync waits for those.
-    const SyncFile* in_fence = nullptr;
-    /// Where to write what the screen then shows; as large as the output. Its fences are not waited
-    /// for: it must be idle. Default: no capture.
-    const KmsFramebuffer* writeback = nullptr;
-};
-
-/// What a commit leaves behind.
-struct KmsFlip {
-    /// Signals once the frame is on the screen and the one before it has left (OUT_FENCE_PTR): the
-    /// GPU may then write into that one.
-    SyncFile out_fence;
-    /// Signals once the capture is written; there where one was asked for
-    /// (WRITEBACK_OUT_FENCE_PTR). It comes after the out-fence.
-    std::optional<SyncFile> writeback_fence;
-};
-
-/// A connector, the CRTC that drives it, and that CRTC's primary plane.
+/// A connector, the CRTC that drives it, and the planes that the CRTC can show.
 ///
 /// The framebuffers on the screen, and those of a flip that is still to come, are kept alive here.
 /// Destroying the output lets go of them, and a framebuffer that nobody else holds leaves the
@@ -55,33 +33,74 @@ public:
     [[nodiscard]] std::uint32_t width() const noexcept;       ///< Pixels of the mode.
     [[nodiscard]] std::uint32_t height() const noexcept;      ///< Rows of the mode.
     [[nodiscard]] std::uint32_t refresh_mhz() const noexcept; ///< Millihertz, 0 if unknown.
-    /// "Virtual-1 on CRTC 38, plane 31".
+    /// "Virtual-1 on CRTC 38, plane 31": the plane is the one for a single frame.
     [[nodiscard]] std::string name() const noexcept;
+    [[nodiscard]] std::uint32_t connector() const noexcept; ///< The kernel's number of it.
+    [[nodiscard]] std::uint32_t crtc() const noexcept;      ///< The kernel's number of it.
+    /// The planes that layers can be on, from the bottom to the top, as they were when the output
+    /// was found. Another output may have some of them.
+    [[nodiscard]] std::vector<KmsPlane> planes() const noexcept;
     /// What the output takes, for `negotiate`: frames of its size to scan out, by the plane's
     /// IN_FORMATS (LINEAR where the plane says no modifiers), and to capture into, LINEAR, where
     /// there is a writeback connector. That it imports other devices' buffers is believed here;
     /// `KmsDevice::imports` tries. Lives as long as the output.
     [[nodiscard]] const ImporterCaps& caps() const noexcept;
 
-    /// Asks the card whether it would take \p commit; nothing changes (TEST_ONLY).
+    /// Asks the card whether it would take \p commit; nothing changes (TEST_ONLY). An in-fence that
+    /// the card does not wait for is not waited for here.
     /// \returns as `commit` does.
     [[nodiscard]] Result<void> test(const KmsCommit& commit) const noexcept;
 
-    /// Hands a frame to the card and returns at once (NONBLOCK). The first commit also sets the
-    /// mode and the routing.
+    /// Finds a plane for each layer of \p commit that names none, and has the card agree
+    /// (TEST_ONLY). The first layer gets the lowest plane: draw the layers that get none into its
+    /// frame, and commit the others. Commits do the same for layers of a new shape, and remember
+    /// it, so that layers whose framebuffers, fences and places alone change cost nothing.
+    /// \returns the planes' numbers, one for each layer, 0 for none; or as `commit`, where the card
+    ///   cannot be asked or a layer names what cannot be.
+    [[nodiscard]] Result<std::vector<std::uint32_t>> assign(const KmsCommit& commit) const noexcept;
+
+    /// Hands frames to the card and returns at once (NONBLOCK), in one request. The first commit
+    /// also sets the mode and the routing, turns off what is in the way, and resets what others
+    /// may have left on the planes and the CRTC: rotation, alpha, zpos, blending, gamma, degamma,
+    /// CTM and variable refresh. A commit that is warm allocates nothing.
     /// \returns the fences, or, with nothing changed on the screen,
-    ///   - `invalid_argument`: no framebuffer, or one of another size than the output;
-    ///   - `unsupported`: a format that the plane or the writeback connector does not take (the
-    ///     message lists what it takes), no writeback connector, or a driver that takes no fences;
+    ///   - `invalid_argument`: nothing to show, a frame of another size than the output, a source
+    ///     that reaches past its frame, planes in the wrong order, or one named twice;
+    ///   - `unsupported`: what the plane or the writeback connector does not do (the message says
+    ///     what it does), layers that get no plane, no writeback connector, a pending in-fence that
+    ///     the card does not wait for and `KmsCommit::patience` does not allow to; or the card
+    ///     refuses a layer, which is named, found with TEST_ONLY: composite it;
+    ///   - `fence_failed`: an in-fence has failed, so its frame is not drawn;
+    ///   - `timed_out`: an in-fence was still pending after `KmsCommit::patience`;
     ///   - `revoked`: the owner of a frame has taken it back;
-    ///   - `wrong_object`: a fence or an output that was moved from;
+    ///   - `wrong_object`: a fence or an output that was moved from, or a framebuffer of another
+    ///     card;
     ///   - `not_master`: another process holds the display. Nothing is lost by that: once master is
     ///     back (drmSetMaster), the next commit sets mode and routing again, turns off what others
     ///     left in the way, and goes on with the same framebuffers;
-    ///   - `device_lost`: the card has this output no more, as where a lease was revoked;
-    ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence;
+    ///   - `device_lost`: the card has this output no more, as where a lease was revoked, or is
+    ///     gone;
+    ///   - `busy`: the last commit is still to reach the screen: wait for its out-fence; or the
+    ///     last capture to be written; or a layer names a plane that another output has on;
     ///   - `failed`: the card refused for another reason, in `Error::sys_errno`.
     [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit) noexcept;
+
+    /// Captures what the screen shows, all layers of it, into a frame that the CPU or another
+    /// device then reads: as `KmsCommit::writeback`, with nothing else changed. \param into as
+    /// large as the output, LINEAR, in one of the formats that `caps` lists for capturing; idle.
+    ///
+    /// One capture is under way at a time, by this or by a commit: vkms of kernel 6.12 loses the
+    /// fence of one that is overtaken by another commit within about a frame. Wait for the fence,
+    /// with a deadline, before the next commit.
+    /// \returns a fence, shared, that signals once the capture is written, or
+    ///   - `invalid_argument`: nothing has been committed yet, or again since `reroute` or a lost
+    ///     master; or a frame of another size;
+    ///   - `unsupported`: no writeback connector, or a format that it does not take (the message
+    ///     lists what it takes), or it refuses to capture now;
+    ///   - `busy`: the last capture or commit is still under way, or somebody works on the frame;
+    ///   - `revoked`, `wrong_object`, `not_master`, `device_lost`, `failed`: as `commit`.
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>>
+    capture(const KmsFramebuffer& into) noexcept;
 
     /// Has the next commit set mode and routing again, as the first did: where somebody else may
     /// have changed the screen and no commit has met `not_master` meanwhile, as after a VT switch
@@ -91,8 +110,9 @@ public:
 
     /// The buffer that the kernel says is on the screen now, by its own reckoning: plane to
     /// framebuffer to memory. For checks and tools; a frame's way to the screen does not need it.
+    /// \param plane which one; 0 for the one for a single frame.
     /// \returns the buffer, or `failed`: nothing is shown, or the kernel does not tell.
-    [[nodiscard]] Result<DmaBuf> on_screen() const noexcept;
+    [[nodiscard]] Result<DmaBuf> on_screen(std::uint32_t plane = 0) const noexcept;
 
     KmsOutput(KmsOutput&&) noexcept;
     KmsOutput& operator=(KmsOutput&&) noexcept;

@@ -13,7 +13,10 @@
 
 #include <drm_fourcc.h>
 
+#include <poll.h>
+
 #include "core/dma_buf_text.hpp"
+#include "core/sys.hpp"
 #include "frame/frame_use.hpp"
 #include <sluice/format.hpp>
 
@@ -172,7 +175,7 @@ struct Frame::State {
     std::vector<std::weak_ptr<FrameWatcher>> watchers;
     struct Leaving {
         std::uint64_t user;
-        SyncFile fence;
+        std::shared_ptr<const SyncFile> fence;
     };
     std::vector<Leaving> leaving; // accesses that end by themselves; one for each user
 
@@ -327,32 +330,33 @@ void FrameUse::end(const Frame& frame) noexcept {
         state->unused.notify_all();
 }
 
-void FrameUse::end_after(const Frame& frame, std::uint64_t user, SyncFile&& fence) noexcept {
+void FrameUse::end_after(const Frame& frame, std::uint64_t user,
+                         std::shared_ptr<const SyncFile> fence) noexcept {
     {
         const std::scoped_lock held(frame.state_->lock);
         auto& all = frame.state_->leaving;
         const auto before = std::ranges::find(all, user, &Frame::State::Leaving::user);
         if (before != all.end())
-            before->fence = std::move(fence);
-        else
+            std::swap(before->fence, fence); // the old one goes without the lock
+        else {                               // users come and go: those of old need not be kept
+            std::erase_if(all, [](const Frame::State::Leaving& each) {
+                return sys::poll_now(each.fence->fd(), POLLIN) != 0;
+            });
             all.push_back({.user = user, .fence = std::move(fence)});
+        }
     }
     end(frame);
 }
 
 Result<void> FrameUse::wait_for_leaving(const Frame& frame, Deadline deadline) {
-    std::vector<SyncFile> fences; // of our own: another thread may revoke the frame as well
+    std::vector<std::shared_ptr<const SyncFile>> fences;
     {
         const std::scoped_lock held(frame.state_->lock);
-        for (const auto& each : frame.state_->leaving) {
-            auto fence = each.fence.duplicate();
-            if (!fence)
-                return tl::unexpected(std::move(fence.error()));
-            fences.push_back(std::move(*fence));
-        }
+        for (const auto& each : frame.state_->leaving)
+            fences.push_back(each.fence);
     }
-    for (const SyncFile& each : fences)
-        if (auto left = each.wait(deadline); !left && left.error().code != Errc::fence_failed) {
+    for (const auto& each : fences)
+        if (auto left = each->wait(deadline); !left && left.error().code != Errc::fence_failed) {
             left.error().object = describe(frame.layout(), frame.buffers());
             left.error().problem = "it was still on its way off a screen at the deadline";
             left.error().remedy = "Allow more time";

@@ -31,10 +31,11 @@ struct FrameUse {
     static void end(const Frame& frame) noexcept;
     /// Instead of `end`: the access is over once \p fence has signalled. \param user a number of
     /// the one whose access it was; what it left here before is over by now, and forgotten.
-    static void end_after(const Frame& frame, std::uint64_t user, SyncFile&& fence) noexcept;
+    static void end_after(const Frame& frame, std::uint64_t user,
+                          std::shared_ptr<const SyncFile> fence) noexcept;
 
-    /// Waits for what `end_after` left. \returns nothing, or as `SyncFile::duplicate` and `wait`,
-    /// but never `fence_failed`: what failed is over too.
+    /// Waits for what `end_after` left. \returns nothing, or as `SyncFile::wait`, but never
+    /// `fence_failed`: what failed is over too.
     [[nodiscard]] static Result<void> wait_for_leaving(const Frame& frame, Deadline deadline);
 
     /// The error that `begin` gives for a frame that is revoked.

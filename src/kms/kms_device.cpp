@@ -81,6 +81,60 @@ std::vector<KmsCard> kms_cards() noexcept {
 
 KmsDevice::KmsDevice(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
+// SyncFile::signalled() has no fd, and the kernel takes -1 for "wait for the buffer's own fences".
+// An idle buffer gives a fence that has signalled, and every card with a display makes dumb
+// buffers.
+Result<int> KmsDevice::State::signalled_fence(const char* operation) {
+    const std::lock_guard lock(signalled_lock_);
+    if (signalled_)
+        return signalled_->fd();
+    const auto refuse = [&](const char* problem) {
+        return tl::unexpected(sys::failed_call(
+            errno, operation, describe(*file), problem,
+            "Leave ignore_buffer_fences away, or give a fence that has signalled"));
+    };
+    std::uint32_t handle = 0, pitch = 0;
+    std::uint64_t size = 0;
+    constexpr std::uint32_t smallest = 1, bits = 32;
+    if (drmModeCreateDumbBuffer(file->fd(), smallest, smallest, bits, 0, &handle, &pitch, &size) !=
+        0)
+        return refuse("no buffer to take a signalled fence from (DRM_IOCTL_MODE_CREATE_DUMB)");
+    file->adopt(handle);
+    int raw = -1;
+    const int refused = drmPrimeHandleToFD(file->fd(), handle, DRM_CLOEXEC, &raw);
+    const int error = errno;
+    file->release(handle);
+    errno = error;
+    if (refused != 0)
+        return refuse("no dma-buf to take a signalled fence from (PRIME_HANDLE_TO_FD)");
+    auto buffer = DmaBuf::from_fd(UniqueFd(std::move(raw)));
+    if (!buffer)
+        return tl::unexpected(std::move(buffer.error()));
+    auto fence = buffer->export_fence(Access::write);
+    if (!fence)
+        return tl::unexpected(std::move(fence.error()));
+    signalled_ = std::move(*fence);
+    return signalled_->fd();
+}
+
+bool KmsDevice::State::claim(std::uint32_t plane, std::uint64_t user) {
+    const std::lock_guard lock(claims_lock_);
+    return claims_.try_emplace(plane, user).first->second == user;
+}
+
+bool KmsDevice::State::is_anothers(std::uint32_t plane, std::uint64_t user) {
+    const std::lock_guard lock(claims_lock_);
+    const auto claimed = claims_.find(plane);
+    return claimed != claims_.end() && claimed->second != user;
+}
+
+void KmsDevice::State::disclaim(std::uint32_t plane, std::uint64_t user) noexcept {
+    const std::lock_guard lock(claims_lock_);
+    if (const auto claimed = claims_.find(plane);
+        claimed != claims_.end() && claimed->second == user)
+        claims_.erase(claimed);
+}
+
 Result<KmsDevice> KmsDevice::wrap(int fd, const KmsDeviceInfo& info) noexcept {
     constexpr const char* operation = "KmsDevice::wrap";
     auto wrapped = KmsFile::of(fd, operation);
@@ -123,6 +177,12 @@ const std::string& KmsDevice::device() const noexcept {
 
 const KmsDeviceCaps& KmsDevice::caps() const noexcept {
     return state_->caps;
+}
+
+std::optional<bool> KmsDevice::takes_in_fences() const noexcept {
+    const KmsInFences known = state_->in_fences;
+    return known == KmsInFences::unknown ? std::nullopt
+                                         : std::optional(known == KmsInFences::taken);
 }
 
 bool KmsDevice::is_master() const noexcept {

@@ -8,11 +8,32 @@
 
 namespace sluice {
 
+namespace {
+
+std::span<const drm_mode_property_enum> enums_of(const drmModePropertyRes* definition) noexcept {
+    return definition == nullptr
+               ? std::span<const drm_mode_property_enum>()
+               : std::span<const drm_mode_property_enum>(
+                     definition->enums, static_cast<std::size_t>(definition->count_enums));
+}
+
+} // namespace
+
 bool KmsProperties::Property::offers(std::string_view name) const noexcept {
-    return definition != nullptr &&
-           std::ranges::any_of(
-               std::span(definition->enums, static_cast<std::size_t>(definition->count_enums)),
-               [name](const drm_mode_property_enum& each) { return each.name == name; });
+    return std::ranges::any_of(enums_of(definition), [name](const drm_mode_property_enum& each) {
+        return each.name == name;
+    });
+}
+
+std::uint64_t KmsProperties::Property::value_of(std::string_view name) const noexcept {
+    for (const drm_mode_property_enum& each : enums_of(definition))
+        if (each.name == name)
+            return each.value;
+    return 0;
+}
+
+bool KmsProperties::Property::is_fixed() const noexcept {
+    return definition != nullptr && (definition->flags & DRM_MODE_PROP_IMMUTABLE) != 0;
 }
 
 KmsProperties::Property KmsProperties::find(std::string_view name) const noexcept {

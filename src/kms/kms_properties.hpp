@@ -25,6 +25,10 @@ public:
         explicit operator bool() const noexcept { return id != 0; }
         /// Whether it can have the value that the kernel calls \p name.
         [[nodiscard]] bool offers(std::string_view name) const noexcept;
+        /// That value; 0 where it cannot.
+        [[nodiscard]] std::uint64_t value_of(std::string_view name) const noexcept;
+        /// Whether it cannot be set.
+        [[nodiscard]] bool is_fixed() const noexcept;
     };
 
     [[nodiscard]] Property find(std::string_view name) const noexcept;

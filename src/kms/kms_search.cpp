@@ -151,11 +151,10 @@ private:
 
         output.connector = connector.id;
         output.crtc = crtc;
-        output.plane = primary.id;
         output.caps.formats.clear();
         add_shown(device_.caps, primary, output.caps.formats);
-        output.name = connector.name + on_crtc + ", plane " + to_string(output.plane);
-        std::string missing = take_properties(output);
+        output.name = connector.name + on_crtc + ", plane " + to_string(primary.id);
+        std::string missing = take_properties(output, primary.id);
         if (writeback != nullptr && missing.empty()) {
             output.writeback = writeback->id;
             output.name += ", captured by " + writeback->name;
@@ -182,31 +181,77 @@ private:
         }
     }
 
-    std::string take_properties(KmsOutput::State& output) {
+    std::string take_properties(KmsOutput::State& output, std::uint32_t primary) {
         std::string missing = take(properties_.read(output.connector, DRM_MODE_OBJECT_CONNECTOR),
                                    {{"CRTC_ID", &output.connector_properties.crtc_id}});
         if (!missing.empty())
             return missing;
         auto& of_crtc = output.crtc_properties;
-        missing = take(properties_.read(output.crtc, DRM_MODE_OBJECT_CRTC),
-                       {{"ACTIVE", &of_crtc.active},
-                        {"MODE_ID", &of_crtc.mode_id},
-                        {"OUT_FENCE_PTR", &of_crtc.out_fence_ptr}});
+        const KmsProperties crtc = properties_.read(output.crtc, DRM_MODE_OBJECT_CRTC);
+        missing = take(crtc, {{"ACTIVE", &of_crtc.active},
+                              {"MODE_ID", &of_crtc.mode_id},
+                              {"OUT_FENCE_PTR", &of_crtc.out_fence_ptr}});
         if (!missing.empty())
             return missing;
-        auto& of_plane = output.plane_properties;
-        return take(properties_.read(output.plane, DRM_MODE_OBJECT_PLANE),
-                    {{"FB_ID", &of_plane.fb_id},
-                     {"IN_FENCE_FD", &of_plane.in_fence_fd},
-                     {"CRTC_ID", &of_plane.crtc_id},
-                     {"SRC_X", &of_plane.src_x},
-                     {"SRC_Y", &of_plane.src_y},
-                     {"SRC_W", &of_plane.src_w},
-                     {"SRC_H", &of_plane.src_h},
-                     {"CRTC_X", &of_plane.crtc_x},
-                     {"CRTC_Y", &of_plane.crtc_y},
-                     {"CRTC_W", &of_plane.crtc_w},
-                     {"CRTC_H", &of_plane.crtc_h}});
+        of_crtc.reset.clear();
+        for (const char* each : {"GAMMA_LUT", "DEGAMMA_LUT", "CTM", "VRR_ENABLED"})
+            if (const auto property = crtc.find(each))
+                of_crtc.reset.push_back(property.id);
+        return take_planes(output, primary);
+    }
+
+    std::string take_planes(KmsOutput::State& output, std::uint32_t primary) {
+        output.planes.clear();
+        output.plane_list.clear();
+        for (const KmsPlane& each : resources_.planes) {
+            if (std::ranges::find(each.crtcs, output.crtc) == each.crtcs.end())
+                continue;
+            KmsOutputPlane plane;
+            plane.can = each;
+            std::string missing = take_plane(plane);
+            if (missing.empty())
+                output.planes.push_back(std::move(plane));
+            else if (each.id == primary)
+                return missing;
+        }
+        std::ranges::sort(output.planes, lies_below, &KmsOutputPlane::can);
+        for (std::size_t i = 0; i < output.planes.size(); ++i) {
+            output.plane_list.push_back(&output.planes[i].can);
+            if (output.planes[i].can.id == primary)
+                output.primary = i;
+        }
+        return {};
+    }
+
+    std::string take_plane(KmsOutputPlane& plane) {
+        const KmsProperties properties = properties_.read(plane.can.id, DRM_MODE_OBJECT_PLANE);
+        KmsPlaneControls& controls = plane.controls;
+        controls.fb_id = properties.find("FB_ID").id;
+        if (controls.fb_id == 0)
+            return "FB_ID";
+        controls.in_fence_fd = properties.find("IN_FENCE_FD").id;
+        for (std::size_t i = 0; i < kms_plane_properties; ++i) {
+            const auto property = properties.find(kms_plane_property_names[i]);
+            if (!property && i < kms_plane_properties_required)
+                return kms_plane_property_names[i];
+            if (property && !property.is_fixed())
+                controls.ids[i] = property.id;
+        }
+        const auto blend = properties.find("pixel blend mode");
+        controls.blends = {blend.value_of("None"), blend.value_of("Pre-multiplied"),
+                           blend.value_of("Coverage")};
+        const auto encoding = properties.find("COLOR_ENCODING");
+        controls.encodings = {encoding.value_of("ITU-R BT.601 YCbCr"),
+                              encoding.value_of("ITU-R BT.709 YCbCr"),
+                              encoding.value_of("ITU-R BT.2020 YCbCr")};
+        controls.own_encoding = controls.encodings[plane.can.ycbcr.bt709   ? 1
+                                                   : plane.can.ycbcr.bt601 ? 0
+                                                                           : 2];
+        const auto range = properties.find("COLOR_RANGE");
+        controls.ranges = {range.value_of("YCbCr limited range"),
+                           range.value_of("YCbCr full range")};
+        controls.own_range = controls.ranges[plane.can.ycbcr.limited_range ? 0 : 1];
+        return {};
     }
 
     const KmsDevice::State& device_;
@@ -218,7 +263,7 @@ private:
 } // namespace
 
 KmsLeftovers leftovers_of(const KmsResources& resources, std::uint32_t connector,
-                          std::uint32_t crtc, std::uint32_t plane, std::uint32_t writeback) {
+                          std::uint32_t crtc, std::uint32_t writeback) {
     KmsLeftovers leftovers;
     const auto is_ours = [&](const KmsConnector& each) {
         return each.id == connector || each.id == writeback;
@@ -239,14 +284,14 @@ KmsLeftovers leftovers_of(const KmsResources& resources, std::uint32_t connector
         if (!is_ours(each) && each.crtc != 0 && goes(each.crtc))
             leftovers.connectors.push_back(each.id);
     for (const KmsPlane& each : resources.planes)
-        if (each.id != plane && each.crtc != 0 && goes(each.crtc))
+        if (each.crtc != 0 && goes(each.crtc))
             leftovers.planes.push_back(each.id);
     return leftovers;
 }
 
 void note_leftovers(const KmsResources& resources, KmsOutput::State& output) {
     const KmsLeftovers all =
-        leftovers_of(resources, output.connector, output.crtc, output.plane, output.writeback);
+        leftovers_of(resources, output.connector, output.crtc, output.writeback);
     KmsPropertyReader reader(output.device->file->fd());
     output.leftovers.clear();
     const auto clear = [&](std::span<const std::uint32_t> objects, std::uint32_t type,

@@ -3,16 +3,24 @@
 /// What a wrapped card, its framebuffers and its outputs share. Not installed.
 #pragma once
 
+#include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include <xf86drmMode.h>
+
 #include "frame/attachment_cache.hpp"
+#include "kms/kms_fences.hpp"
 #include "kms/kms_file.hpp"
+#include "kms/kms_planes.hpp"
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
 #include <sluice/kms_resources.hpp>
@@ -46,6 +54,9 @@ struct KmsFramebufferKey {
     [[nodiscard]] static std::uint64_t hash() noexcept { return 0; }
 };
 
+/// Whether a card takes IN_FENCE_FD.
+enum class KmsInFences : std::uint8_t { unknown, taken, refused };
+
 struct KmsDevice::State final : FrameWatcher, std::enable_shared_from_this<State> {
     State(std::shared_ptr<KmsFile> wrapped, const KmsDeviceCaps& can, const KmsDeviceInfo& info);
 
@@ -53,8 +64,24 @@ struct KmsDevice::State final : FrameWatcher, std::enable_shared_from_this<State
 
     std::shared_ptr<KmsFile> file;
     KmsDeviceCaps caps;
+    /// \returns false where another output than \p user has \p plane.
+    [[nodiscard]] bool claim(std::uint32_t plane, std::uint64_t user);
+    [[nodiscard]] bool is_anothers(std::uint32_t plane, std::uint64_t user);
+    void disclaim(std::uint32_t plane, std::uint64_t user) noexcept;
+
+    /// A sync_file that has signalled, for as long as this lives; or why there is none.
+    [[nodiscard]] Result<int> signalled_fence(const char* operation);
+
+    std::atomic<KmsInFences> in_fences = KmsInFences::unknown; // until a commit has tried
+
     std::string device;
     AttachmentCache<KmsFramebuffer::State, KmsFramebufferKey> framebuffers;
+
+private:
+    std::mutex signalled_lock_;
+    std::optional<SyncFile> signalled_;
+    std::mutex claims_lock_;
+    std::unordered_map<std::uint32_t, std::uint64_t> claims_; // planes' outputs
 };
 
 /// A framebuffer that a card reads or writes, which is an access to its frame.
@@ -74,11 +101,19 @@ public:
     begin(std::shared_ptr<const KmsFramebuffer::State> framebuffer, const Frame& frame,
           const char* operation);
 
+    explicit operator bool() const noexcept { return frame_.has_value(); }
+    /// Whether it is a use, still open, of this.
+    [[nodiscard]] bool is_of(const KmsFramebuffer::State* framebuffer,
+                             const Frame& frame) const noexcept {
+        return frame_ && framebuffer_.get() == framebuffer && *frame_ == frame;
+    }
     /// The card is done with it.
     void end() noexcept;
-    /// The card is done with it once \p fence, which is borrowed, has signalled. Costs a duplicate;
-    /// where there is no fd for that, it stays open. \param user as for `FrameUse::end_after`.
-    void end_after(std::uint64_t user, const SyncFile& fence) noexcept;
+    /// The card is done with it once \p fence has signalled. \param user as for
+    /// `FrameUse::end_after`.
+    void end_after(std::uint64_t user, const std::shared_ptr<const SyncFile>& fence) noexcept;
+    /// Leaves \p fence in the buffers, as a reader's.
+    void fence_buffers(const SyncFile& fence) const noexcept;
     /// The card is done with it once the framebuffer is removed, so \p device lets go of that.
     void leave_behind(KmsDevice::State& device) noexcept;
 
@@ -98,11 +133,29 @@ struct KmsConnectorProperties {
 };
 struct KmsCrtcProperties {
     std::uint32_t active = 0, mode_id = 0, out_fence_ptr = 0;
+    std::vector<std::uint32_t> reset; // to 0 with the routing, so that colours are as in the frames
 };
-struct KmsPlaneProperties {
-    std::uint32_t fb_id = 0, in_fence_fd = 0, crtc_id = 0;
-    std::uint32_t src_x = 0, src_y = 0, src_w = 0, src_h = 0;
-    std::uint32_t crtc_x = 0, crtc_y = 0, crtc_w = 0, crtc_h = 0;
+
+/// A plane that the output's CRTC can show.
+struct KmsOutputPlane {
+    KmsPlane can; // as it was when the output was found
+    KmsPlaneControls controls;
+    bool known = false;            // `sent` is what the kernel has
+    bool on = false;               // it shows something of ours
+    std::uint32_t framebuffer = 0; // that
+    KmsPlaneValues sent{};
+    // A commit is accepted only once the one before it has reached the screen, so the frame before
+    // that one has left it: two are held.
+    KmsUse shown, leaving;
+};
+
+/// What a commit wants of one plane.
+struct KmsWanted {
+    std::size_t layer = 0; // of the commit's
+    std::size_t plane = 0; // its place among the output's
+    std::uint32_t framebuffer = 0;
+    int in_fence = -1; // -1: none
+    KmsPlaneValues values{};
 };
 
 /// A property of somebody else's object that has to be 0 for our output to be ours.
@@ -119,10 +172,18 @@ public:
     void add(std::uint32_t object, std::uint32_t property, std::uint64_t value);
     /// \returns 0 or the errno.
     [[nodiscard]] int commit(int fd, std::uint32_t flags) noexcept;
+    /// The same for libdrm.
+    void copy_to(drmModeAtomicReq& request) const;
 
 private:
     std::vector<std::uint32_t> objects_, counts_, properties_;
     std::vector<std::uint64_t> values_;
+};
+
+/// Where the kernel writes the fences' fds, 32 bits each; -1 where it gives none.
+struct KmsOutFences {
+    std::int32_t flip = -1;
+    std::int32_t writeback = -1;
 };
 
 struct KmsOutput::State {
@@ -131,13 +192,48 @@ struct KmsOutput::State {
     State& operator=(const State&) = delete;
     ~State();
 
+    /// The output that has \p state, and what is behind one; null where it was moved from.
+    [[nodiscard]] static KmsOutput wrap(std::unique_ptr<State> state) noexcept {
+        return KmsOutput(std::move(state));
+    }
+    [[nodiscard]] static State* of(KmsOutput& output) noexcept { return output.state_.get(); }
+    /// What is behind a framebuffer.
+    [[nodiscard]] static const std::shared_ptr<const KmsFramebuffer::State>&
+    behind(const KmsFramebuffer& framebuffer) noexcept {
+        return framebuffer.state_;
+    }
+
+    [[nodiscard]] Result<void> test(const KmsCommit& commit, const char* operation);
+    [[nodiscard]] Result<KmsFlip> commit(const KmsCommit& commit, const char* operation);
+    [[nodiscard]] Result<std::shared_ptr<const SyncFile>> capture(const KmsFramebuffer& into,
+                                                                  const char* operation);
+    [[nodiscard]] Result<std::vector<std::uint32_t>> assign(const KmsCommit& commit,
+                                                            const char* operation);
+
+    /// Has the next request set routing and mode.
+    void forget_routing() noexcept;
+    /// Sends `wanted` as one request. \p out is null for a test, which gives no fences.
+    /// \returns 0 or an errno.
+    [[nodiscard]] int send(const KmsFramebuffer* capture, std::uint32_t flags, KmsOutFences* out);
+    /// Whether the card takes `placed`, those of it that have a plane. \returns 0 or an errno.
+    [[nodiscard]] int try_placed();
+    /// Has `wanted` be what `placed` has a plane for.
+    void want_placed();
+    /// Fills the request with what is due beside the planes that are to be found: the routing, and
+    /// `wanted`.
+    void fill_others();
+    [[nodiscard]] bool is_free(const KmsOutputPlane& plane) const {
+        return plane.on || !device->is_anothers(plane.can.id, screen_user);
+    }
+
     std::shared_ptr<KmsDevice::State> device;
     std::string name;
-    std::uint32_t connector = 0, crtc = 0, plane = 0;
+    std::uint32_t connector = 0, crtc = 0;
     std::uint32_t writeback = 0; // 0: none
     KmsConnectorProperties connector_properties, writeback_properties;
     KmsCrtcProperties crtc_properties;
-    KmsPlaneProperties plane_properties;
+    std::vector<KmsOutputPlane> planes; // from the bottom to the top
+    std::size_t primary = 0;            // which of them shows a single layer
     KmsMode mode;
     std::uint32_t mode_blob = 0;
     ImporterCaps caps;
@@ -146,12 +242,72 @@ struct KmsOutput::State {
     bool leftovers_known = false;
     std::vector<KmsCleared> leftovers;
     KmsAtomicRequest request;
-    // A commit is accepted only once the one before it has reached the screen, so the frame before
-    // that one has left it: two are held.
-    KmsUse shown, leaving;
     KmsUse captured, captured_before;
+    std::shared_ptr<const SyncFile> capturing; // the fence of the last capture
+    std::shared_ptr<KmsFenceRoom> fence_room = std::make_shared<KmsFenceRoom>();
     std::uint64_t screen_user, capture_user; // to the frames
+
+    // Of the commit at hand; kept for their memory.
+    std::vector<const KmsPlane*> plane_list; // of `planes`
+    std::vector<KmsPlacedLayer> placed;
+    std::vector<KmsWanted> wanted;
+    std::vector<KmsUse> showing;
+    std::vector<KmsLayerShape> shapes;
+
+    // Which planes were found for layers of which shape, and where those were then.
+    std::vector<KmsLayerShape> chosen_for;
+    std::vector<KmsDestination> chosen_at;
+    std::vector<std::size_t> chosen;
+    bool chosen_has_moved = false;
+
+private:
+    [[nodiscard]] Error error(const char* operation, Errc code, std::string problem,
+                              std::string remedy) const;
+    [[nodiscard]] Error error(const char* operation, std::size_t layer, KmsRefusal&& why) const;
+    [[nodiscard]] Result<void> check(const KmsCommit& commit, const char* operation) const;
+    [[nodiscard]] Result<void> place(std::span<const KmsLayer> layers, const char* operation);
+    [[nodiscard]] Result<void> choose_planes(std::span<const KmsLayer> layers,
+                                             const char* operation);
+    [[nodiscard]] Result<void> check_planes(const char* operation) const;
+    [[nodiscard]] Result<void> check_all_have_planes(const char* operation) const;
+    [[nodiscard]] Result<void> prepare(const KmsCommit& commit, std::span<const KmsLayer> layers,
+                                       const char* operation);
+    [[nodiscard]] Result<void> give_fences(const KmsCommit& commit, bool waits,
+                                           const char* operation);
+    [[nodiscard]] bool refuses_in_fences(int error, const KmsFramebuffer* capture);
+    [[nodiscard]] Result<void> begin_uses(const KmsCommit& commit, const char* operation);
+    [[nodiscard]] Result<void> check_capture(const KmsFramebuffer& into,
+                                             const char* operation) const;
+    [[nodiscard]] Result<void> begin_capture(const KmsFramebuffer& into, const char* operation);
+    [[nodiscard]] Result<KmsFlip> accepted(KmsOutFences& out, const KmsCommit& commit,
+                                           const char* operation);
+    [[nodiscard]] Error refused(int error, const KmsCommit& commit, const char* operation);
+    void blame(Error& failure, const KmsCommit& commit);
+    [[nodiscard]] bool choose_again(int error);
+    [[nodiscard]] Error anothers(const char* operation, std::size_t layer) const;
+    [[nodiscard]] Result<void> claim_planes(const char* operation);
+    void disclaim_planes(std::size_t count) noexcept;
+    void fill_routing();
+    void fill_wanted();
+    void fill(const KmsFramebuffer* capture, KmsOutFences* out);
+    void settle(const std::shared_ptr<const SyncFile>& out_fence, bool fence_leaving) noexcept;
 };
+
+/// Finds planes for those of `placed` that have none, the card agreeing, and leaves those that the
+/// others have to be composited into without. The first is at the bottom. \returns 0, or an errno:
+/// the card cannot be asked, or refuses the planes that are given.
+[[nodiscard]] int assign_planes(KmsOutput::State& output);
+
+/// The same by libliftoff, for all of them, or, as \p composites says, for some, the first being
+/// what the others are composited into. \returns whether it found a way that the card takes; else
+/// nothing has changed.
+[[nodiscard]] bool assign_by_liftoff(KmsOutput::State& output, bool composites);
+
+/// Whether \p error says that the card does not do what it was asked, and not that it cannot be
+/// asked now.
+[[nodiscard]] constexpr bool is_about_planes(int error) noexcept {
+    return error == EINVAL || error == ERANGE || error == ENOSPC || error == EOPNOTSUPP;
+}
 
 /// What others (a boot splash, the console, the compositor before us) left that is in an output's
 /// way, to be turned off.
@@ -161,11 +317,10 @@ struct KmsLeftovers {
     [[nodiscard]] bool operator==(const KmsLeftovers&) const = default;
 };
 
-/// Who is in the way of an output of \p connector, \p crtc, \p plane and \p writeback (0: none):
-/// what is on its CRTC, and a CRTC that would be left without a connector, with its planes.
+/// Who is in the way of an output of \p connector, \p crtc and \p writeback (0: none): what is on
+/// its CRTC, and a CRTC that would be left without a connector, with its planes.
 [[nodiscard]] KmsLeftovers leftovers_of(const KmsResources& resources, std::uint32_t connector,
-                                        std::uint32_t crtc, std::uint32_t plane,
-                                        std::uint32_t writeback);
+                                        std::uint32_t crtc, std::uint32_t writeback);
 
 /// Fills in `KmsOutput::State::leftovers`.
 void note_leftovers(const KmsResources& resources, KmsOutput::State& output);

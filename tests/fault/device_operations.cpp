@@ -2,8 +2,10 @@
 // The operations of sync objects, exporters and frames, on a card that has them.
 #include "fault/operation.hpp"
 
+#include <array>
 #include <cerrno>
 #include <memory>
+#include <optional>
 
 #include <drm_fourcc.h>
 #include <sys/eventfd.h>
@@ -12,6 +14,9 @@
 #include <sluice/dumb.hpp>
 #include <sluice/frame_allocator.hpp>
 #include <sluice/frame_map.hpp>
+#include <sluice/kms_device.hpp>
+#include <sluice/kms_output.hpp>
+#include <sluice/kms_presenter.hpp>
 #include <sluice/syncobj.hpp>
 #include <sluice/udmabuf.hpp>
 
@@ -296,6 +301,103 @@ std::vector<Operation> frame_operations() {
     };
 }
 
+/// A card with two frames, an output that has been lit, and a fence.
+struct ScreenScene {
+    static constexpr std::uint32_t width = 640, height = 480;
+
+    UniqueFd file = open_drm("vkms");
+    KmsDevice card = must(KmsDevice::wrap(file.get()));
+    Frame frame = make();
+    std::optional<KmsFramebuffer> framebuffer = must(card.attach(frame));
+    std::optional<KmsFramebuffer> into = must(card.attach(make()));
+    std::optional<KmsOutput> output =
+        must(card.find_output({.width = width, .height = height, .writeback = true}));
+    SwSync timeline;
+    SyncFile done = timeline.fence(1);
+
+    static Frame make() {
+        return must(Frame::create({.width = width,
+                                   .height = height,
+                                   .format = DRM_FORMAT_XRGB8888,
+                                   .planes = {FramePlane{.stride = width * 4}}},
+                                  udmabuf(std::uint64_t{width} * height * 4)));
+    }
+    ScreenScene() {
+        timeline.advance(1);
+        auto flip = must(output->commit({.framebuffer = &*framebuffer}));
+        EXPECT_TRUE(flip.out_fence->wait(deadline_in(20s)));
+    }
+};
+
+/// The screen is ready for the next commit, whatever became of the last one.
+bool is_shown(Result<KmsFlip>& flip) {
+    return flip && flip->out_fence->wait(deadline_in(20s)) &&
+           (!flip->writeback_fence || flip->writeback_fence->wait(deadline_in(20s)));
+}
+
+std::vector<Operation> screen_operations() {
+    std::vector<Operation> all{
+        {"KmsDevice::attach",
+         [] {
+             auto my = std::make_shared<ScreenScene>();
+             auto frame = std::make_shared<Frame>(ScreenScene::make());
+             return attempt([=] { return my->card.attach(*frame); },
+                            [=](auto& made) {
+                                EXPECT_EQ(lowest_free_handle(my->file.get()), 1U);
+                                return made.has_value();
+                            });
+         }},
+        {"KmsOutput::test, of layers",
+         [] {
+             auto my = std::make_shared<ScreenScene>();
+             return attempt(
+                 [=] {
+                     const std::array layers{
+                         KmsLayer{.framebuffer = &*my->framebuffer, .in_fence = &my->done},
+                         KmsLayer{.framebuffer = &*my->into, .destination = {.x = 300}}};
+                     return my->output->test({.layers = layers});
+                 },
+                 [](auto& result) { return result.has_value(); });
+         }},
+        {"KmsOutput::commit",
+         [] {
+             auto my = std::make_shared<ScreenScene>();
+             return attempt(
+                 [=] {
+                     return my->output->commit(
+                         {.framebuffer = &*my->framebuffer, .in_fence = &my->done});
+                 },
+                 is_shown);
+         }},
+        {"KmsPresenter::present and finish",
+         [] {
+             auto my = std::make_shared<ScreenScene>();
+             auto presenter =
+                 std::make_shared<KmsPresenter>(must(KmsPresenter::create(std::move(*my->output))));
+             return attempt(
+                 [=]() -> Result<void> {
+                     for (const auto* each : {&my->framebuffer, &my->into})
+                         if (auto taken =
+                                 presenter->present({.framebuffer = &**each, .in_fence = &my->done},
+                                                    {}, deadline_in(20s));
+                             !taken)
+                             return taken;
+                     return presenter->finish(deadline_in(20s));
+                 },
+                 [=](auto& result) {
+                     int shown = 0;
+                     while (auto event = presenter->event())
+                         shown += event->kind == KmsPresentEvent::Kind::shown;
+                     // What was taken before a fault is shown too.
+                     return result.has_value() && shown >= 2 && presenter->pending() == 0;
+                 });
+         }},
+    };
+    for (Operation& each : all)
+        each.in_pairs = false;
+    return all;
+}
+
 } // namespace
 
 std::vector<Operation> device_operations() {
@@ -306,6 +408,9 @@ std::vector<Operation> device_operations() {
             all.push_back(std::move(each));
     if (open_drm("vkms"))
         for (auto& each : alloc_operations())
+            all.push_back(std::move(each));
+    if (open_drm("vkms"))
+        for (auto& each : screen_operations())
             all.push_back(std::move(each));
     for (auto& each : frame_operations())
         all.push_back(std::move(each));

@@ -221,7 +221,7 @@ void explore(const Operation& operation) {
                            .failure = first};
             current = {one};
             const std::vector<LibcCall> after = run_case(operation);
-            for (std::size_t j = i + 1; j < after.size(); ++j) {
+            for (std::size_t j = i + 1; operation.in_pairs && j < after.size(); ++j) {
                 // A storm's own calls are failing already.
                 if (j < i + static_cast<std::size_t>(first.times) && after[j] == after[i])
                     continue;

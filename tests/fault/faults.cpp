@@ -107,6 +107,7 @@ bool sensible(Errc code, int error) noexcept {
     case ENOMEM:
         return code == Errc::no_resources;
     case EACCES:
+        return code == Errc::no_permission || code == Errc::not_master;
     case EPERM:
         return code == Errc::no_permission;
     case EBUSY:

@@ -36,6 +36,7 @@ struct Operation {
     std::string name;
     std::function<Attempt()> set_up;
     bool needs_heap = false; ///< /dev/dma_heap/system
+    bool in_pairs = true;    ///< Pairs of faults too; not where each case waits for a screen.
 };
 
 /// An attempt at \p run, which returns a Result and is exposed to the faults; \p right looks at the

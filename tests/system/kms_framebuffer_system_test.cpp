@@ -160,7 +160,7 @@ TEST_F(KmsFramebufferSystemTest, ClosingAFramebufferChangesNoScreen) {
     const auto lit = device.attach(first);
     auto flip = output->commit({.framebuffer = &*lit});
     ASSERT_TRUE(flip) << flip.error().message();
-    ASSERT_TRUE(flip->out_fence.wait(deadline_in(10s)));
+    ASSERT_TRUE(flip->out_fence->wait(deadline_in(10s)));
     std::uint32_t crtc = 0, plane = 0;
     ASSERT_EQ(
         std::sscanf(output->name().c_str(), "Virtual-%*u on CRTC %u, plane %u", &crtc, &plane), 2)

@@ -71,7 +71,7 @@ struct Screen {
     void show(const KmsFramebuffer& framebuffer, const SyncFile* in_fence = nullptr) {
         auto flip = commit(framebuffer, in_fence);
         ASSERT_TRUE(flip) << flip.error().message();
-        auto shown = flip->out_fence.wait(deadline_in(patience));
+        auto shown = flip->out_fence->wait(deadline_in(patience));
         ASSERT_TRUE(shown) << shown.error().message();
         auto captured = flip->writeback_fence->wait(deadline_in(patience));
         ASSERT_TRUE(captured) << captured.error().message();
@@ -195,11 +195,11 @@ void show_behind_a_pending_fence(Screen& screen, const Frame& frame, const SyncF
     EXPECT_LT(Deadline::clock::now() - start, hold) << "the commit blocked";
     std::this_thread::sleep_for(hold);
     if (in_fence != nullptr) {
-        EXPECT_EQ(flip->out_fence.status()->state, FenceState::pending) << "flipped too early";
+        EXPECT_EQ(flip->out_fence->status()->state, FenceState::pending) << "flipped too early";
     }
     paint(frame, 2);
     timeline.advance(1);
-    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
     ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
 }
 
@@ -236,9 +236,9 @@ TEST_F(KmsSystemTest, ABuffersOwnFenceHoldsTheFlipToo) {
     ASSERT_TRUE(frame.buffer().import_fence(timeline.fence(1), Access::write));
     auto flip = screen.commit(*screen.card.attach(frame));
     ASSERT_TRUE(flip) << flip.error().message();
-    EXPECT_EQ(flip->out_fence.wait(deadline_in(200ms)).error().code, Errc::timed_out);
+    EXPECT_EQ(flip->out_fence->wait(deadline_in(200ms)).error().code, Errc::timed_out);
     timeline.advance(1);
-    EXPECT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    EXPECT_TRUE(flip->out_fence->wait(deadline_in(patience)));
     EXPECT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
 }
 
@@ -255,10 +255,10 @@ TEST_F(KmsSystemTest, ACommitBeforeTheLastOneFlippedIsBusyAndWorksLater) {
     EXPECT_EQ(busy.error().code, Errc::busy) << busy.error().message();
     EXPECT_NE(busy.error().remedy.find("out-fence"), std::string::npos);
     timeline.advance(1);
-    ASSERT_TRUE(held->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(held->out_fence->wait(deadline_in(patience)));
     auto later = screen.output.commit({.framebuffer = &*framebuffer});
     ASSERT_TRUE(later) << later.error().message();
-    EXPECT_TRUE(later->out_fence.wait(deadline_in(patience)));
+    EXPECT_TRUE(later->out_fence->wait(deadline_in(patience)));
 }
 
 TEST_F(KmsSystemTest, RefusesWhatDoesNotFitBeforeTheCardIsAsked) {
@@ -315,7 +315,7 @@ void take_over(int fd) {
     const KmsFramebuffer framebuffer = *device.attach(make_frame(1024, 768));
     auto flip = output.commit({.framebuffer = &framebuffer});
     ASSERT_TRUE(flip) << flip.error().message();
-    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
     const KmsResources all = *device.resources();
     std::uint32_t crtc = 0;
     for (const KmsConnector& each : all.connectors)
@@ -508,9 +508,9 @@ TEST_F(KmsSystemTest, AFrameThatIsBeingReplacedStaysUntilItHasLeftTheScreen) {
     auto flip = screen.commit(*screen.card.attach(second), &fence);
     ASSERT_TRUE(flip) << flip.error().message();
     EXPECT_TRUE(is_held_here(inode)) << "it is on the screen, and only the output holds it";
-    EXPECT_EQ(flip->out_fence.status()->state, FenceState::pending);
+    EXPECT_EQ(flip->out_fence->status()->state, FenceState::pending);
     timeline.advance(1);
-    ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+    ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
     ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
     screen.card.drop_idle_framebuffers();
     EXPECT_TRUE(is_held_here(inode)) << "as far as the output knows it is on its way";
@@ -557,7 +557,7 @@ TEST_F(KmsSystemTest, RevokingWaitsUntilTheFrameHasLeftTheScreen) {
     }
     timeline.advance(1);
     EXPECT_TRUE(first.revoke(deadline_in(patience)));
-    EXPECT_TRUE(flip->out_fence.wait(deadline_in(0s))) << "it was waited for";
+    EXPECT_TRUE(flip->out_fence->wait(deadline_in(0s))) << "it was waited for";
     EXPECT_TRUE(screen.capture.revoke(deadline_in(patience)));
     EXPECT_FALSE(second.revoke(deadline_in(50ms)));
 }
@@ -625,7 +625,7 @@ TEST_F(KmsSystemTest, AFlipLeavesNothingOpenAndAllocatesNothing) {
     for (unsigned i = 0; i < 30; ++i) {
         auto flip = screen.commit(framebuffers[i % 3]);
         ASSERT_TRUE(flip) << flip.error().message();
-        ASSERT_TRUE(flip->out_fence.wait(deadline_in(patience)));
+        ASSERT_TRUE(flip->out_fence->wait(deadline_in(patience)));
         ASSERT_TRUE(flip->writeback_fence->wait(deadline_in(patience)));
         flip = tl::unexpected(Error{}); // closes the fences
         if (i == 3) {                   // warm

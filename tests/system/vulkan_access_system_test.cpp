@@ -2,6 +2,7 @@
 // The bracket around the GPU's use of a frame, with fences that the kernel really keeps.
 #include <array>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -14,6 +15,9 @@
 #include <sys/mman.h>
 
 #include <sluice/dumb.hpp>
+#include <sluice/kms_device.hpp>
+#include <sluice/kms_output.hpp>
+#include <sluice/kms_presenter.hpp>
 #include <sluice/vulkan_access.hpp>
 #include <sluice/vulkan_context.hpp>
 #include <sluice/vulkan_image.hpp>
@@ -25,6 +29,7 @@
 #include "support/requires.hpp"
 #include "support/sw_sync.hpp"
 #include "support/udmabuf.hpp"
+#include "support/vkms.hpp"
 #include "support/vulkan_under_validation.hpp"
 
 namespace sluice {
@@ -252,6 +257,50 @@ TEST_F(VulkanAccessSystemTest, AFenceOfAnotherDriverHoldsTheGpuToo) {
     before.signal();
     end(access);
     EXPECT_EQ(white_bytes(), all_white);
+}
+
+TEST_F(VulkanAccessSystemTest, AFrameOnAScreenIsDrawnIntoOnceItHasLeft) {
+    const UniqueFd file = test::open_drm("vkms");
+    SLUICE_REQUIRES(file, "no vkms card");
+    const KmsDevice card = *KmsDevice::wrap(file.get());
+    auto screen = KmsPresenter::create(*card.find_output({.width = 640, .height = 480}));
+    ASSERT_TRUE(screen) << screen.error().message();
+    const KmsFramebuffer below = *card.attach(test::make_frame(640, 480));
+    const KmsFramebuffer small = *card.attach(frame());
+    const std::array both{KmsLayer{.framebuffer = &below}, KmsLayer{.framebuffer = &small}};
+    for (const bool by_its_buffer : {true, false}) {
+        test::paint(frame(), 0);
+        const std::size_t before = white_bytes();
+        ASSERT_LT(before, all_white);
+        ASSERT_TRUE(screen->present({.layers = both}, {.id = 1}, deadline_in(patience)));
+        ASSERT_TRUE(screen->finish(deadline_in(patience)));
+        SwSync timeline; // the flip that takes it off is slow
+        const SyncFile slow = timeline.fence(1);
+        ASSERT_TRUE(screen->present(
+            {.framebuffer = &below, .in_fence = &slow, .fence_leaving = by_its_buffer}, {},
+            deadline_in(patience)));
+        std::shared_ptr<const SyncFile> left;
+        while (auto event = screen->event())
+            if (event->kind == KmsPresentEvent::Kind::left && event->id == 1)
+                left = event->fence;
+        ASSERT_TRUE(left);
+
+        const std::array uses{VulkanUse{.attachment = &*image_, .access = Access::write}};
+        auto access = by_its_buffer
+                          ? gpu().begin_access(uses, deadline_in(patience))
+                          : gpu().begin_access(uses, deadline_in(patience), {left.get(), 1});
+        ASSERT_TRUE(access) << access.error().message();
+        EXPECT_EQ(access->wait_semaphores().size(), 1U);
+        submit(*access);
+        std::this_thread::sleep_for(200ms);
+        EXPECT_EQ(white_bytes(), before) << "it was drawn into while it was shown";
+        timeline.advance(1);
+        end(*access);
+        EXPECT_EQ(white_bytes(), all_white);
+        EXPECT_EQ(left->status()->state, FenceState::signalled);
+        ASSERT_TRUE(screen->finish(deadline_in(patience)));
+        vkDeviceWaitIdle(device());
+    }
 }
 
 TEST_F(VulkanAccessSystemTest, ReadersWaitForWritersAndWritersForAll) {
