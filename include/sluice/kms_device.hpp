@@ -138,7 +138,9 @@ public:
     ///   - `unsupported`: the card takes no foreign buffers, or not this format or modifier;
     ///   - `revoked`: the frame's owner has taken it back;
     ///   - `invalid_argument`: the card refuses the size or stride; see its limits in the message;
-    ///   - `no_resources`: no memory or handle left.
+    ///   - `no_resources`: no memory or handle left;
+    ///   - `failed`: the card could not map the buffer, as where its DMA does not reach the memory
+    ///     (EIO): allocate it on the card.
     [[nodiscard]] Result<KmsFramebuffer> attach(const Frame& frame) const noexcept;
 
     /// Has the card asked again about frames that it refused: after something changed that `attach`

@@ -374,6 +374,7 @@ std::vector<Operation> screen_operations() {
              auto my = std::make_shared<ScreenScene>();
              auto presenter =
                  std::make_shared<KmsPresenter>(must(KmsPresenter::create(std::move(*my->output))));
+             auto shown = std::make_shared<int>(0);
              return attempt(
                  [=]() -> Result<void> {
                      for (const auto* each : {&my->framebuffer, &my->into})
@@ -382,14 +383,17 @@ std::vector<Operation> screen_operations() {
                                                     {}, deadline_in(20s));
                              !taken)
                              return taken;
-                     return presenter->finish(deadline_in(20s));
+                     auto finished = presenter->finish(deadline_in(20s));
+                     while (auto event = presenter->event()) {
+                         *shown += event->kind == KmsPresentEvent::Kind::shown;
+                         if (event->error && finished)
+                             finished = tl::unexpected(std::move(*event->error));
+                     }
+                     return finished;
                  },
+                 // What was taken before a fault is shown too.
                  [=](auto& result) {
-                     int shown = 0;
-                     while (auto event = presenter->event())
-                         shown += event->kind == KmsPresentEvent::Kind::shown;
-                     // What was taken before a fault is shown too.
-                     return result.has_value() && shown >= 2 && presenter->pending() == 0;
+                     return result.has_value() && *shown >= 2 && presenter->pending() == 0;
                  });
          }},
     };

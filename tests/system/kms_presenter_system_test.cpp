@@ -9,6 +9,8 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include <sys/epoll.h>
 #include <xf86drm.h>
 
+#include <sluice/dumb.hpp>
 #include <sluice/kms_device.hpp>
 #include <sluice/kms_output.hpp>
 
@@ -313,6 +316,69 @@ TEST_F(KmsPresenterSystemTest, ALostMasterIsToldAndNothingIsMadeAnew) {
     EXPECT_TRUE(same_buffer(*presenter->output().on_screen(), frames[1].buffer()));
     EXPECT_EQ(card->attach(frames[0])->id(), id) << "it was made anew";
 }
+
+/// Cards with frames of their own, whatever they think of those of others.
+class KmsPresenterCardsSystemTest : public test::FdTest,
+                                    public testing::WithParamInterface<const char*> {};
+
+TEST_P(KmsPresenterCardsSystemTest, FramesFollowOneAnother) {
+    const UniqueFd file = test::open_drm(GetParam()), maker = test::open_drm(GetParam());
+    if (!file && std::string_view(GetParam()) == "cirrus")
+        GTEST_SKIP() << "no cirrus card (tests/vm/run --device cirrus-vga, and modprobe cirrus)";
+    SLUICE_REQUIRES(file, "no such card");
+    SLUICE_REQUIRES(SwSync::available(), "no sw_sync in debugfs: no fences to control");
+    const KmsDevice card = *KmsDevice::wrap(file.get());
+    auto output = card.find_output({});
+    ASSERT_TRUE(output) << output.error().message();
+    const auto exporter = DumbExporter::wrap(maker.get());
+    ASSERT_TRUE(exporter) << exporter.error().message();
+    std::vector<KmsFramebuffer> framebuffers;
+    for (int i = 0; i < 3; ++i) {
+        auto frame = (*exporter)->allocate_frame(
+            {.width = output->width(), .height = output->height(), .format = DRM_FORMAT_XRGB8888});
+        ASSERT_TRUE(frame) << frame.error().message();
+        auto framebuffer = card.attach(*frame);
+        ASSERT_TRUE(framebuffer) << framebuffer.error().message();
+        framebuffers.push_back(*framebuffer);
+    }
+    auto screen = KmsPresenter::create(std::move(*output), {.queue_length = 2});
+    ASSERT_TRUE(screen) << screen.error().message();
+    constexpr std::uint64_t count = 12;
+    SwSync timeline;
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const SyncFile fence = timeline.fence(static_cast<std::uint32_t>(i + 1));
+        if (i % 2 == 0)
+            timeline.advance(i == 0 ? 1 : 2);
+        const auto taken = screen->present(
+            {.framebuffer = &framebuffers[i % 3], .in_fence = i % 2 == 0 ? &fence : nullptr},
+            {.id = i}, deadline_in(patience));
+        ASSERT_TRUE(taken) << taken.error().message();
+    }
+    ASSERT_TRUE(screen->finish(deadline_in(patience)));
+    std::uint64_t shown = 0;
+    Deadline before{};
+    while (auto event = screen->event()) {
+        if (event->kind != Kind::shown)
+            continue;
+        EXPECT_EQ(event->id, shown++);
+        EXPECT_GT(event->time, before);
+        before = event->time;
+    }
+    EXPECT_EQ(shown, count);
+    EXPECT_LE(before, Deadline::clock::now());
+    EXPECT_GT(before, Deadline::clock::now() - patience) << "it is of another clock";
+    auto on_screen = screen->output().on_screen();
+    ASSERT_TRUE(on_screen) << on_screen.error().message();
+    EXPECT_TRUE(same_buffer(*on_screen, framebuffers[(count - 1) % 3].frame().buffer()));
+    std::printf("%s: takes in-fences: %s\n", GetParam(),
+                !card.takes_in_fences()   ? "not tried"
+                : *card.takes_in_fences() ? "yes"
+                                          : "no");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, KmsPresenterCardsSystemTest,
+                         testing::Values("vkms", "virtio_gpu", "cirrus"),
+                         [](const auto& each) { return std::string(each.param); });
 
 // ---- What it costs ----------------------------------------------------------------------------
 
