@@ -91,7 +91,7 @@ TEST_F(KmsFramebufferSystemTest, ARefusalIsGivenAgainWithoutAskingTheCard) {
     const Frame same = again(frame);
     (void)device.attach(same);
     std::string second;
-    EXPECT_EQ(counter.count([&] { second = device.attach(same).error().message(); }), 0);
+    EXPECT_EQ(counter.least([&] { second = device.attach(same).error().message(); }), 0);
     EXPECT_EQ(second, first.error().message());
     device.forget_refusals();
     EXPECT_GT(counter.count([&] { EXPECT_FALSE(device.attach(frame)); }), 0);
