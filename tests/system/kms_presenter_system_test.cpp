@@ -429,8 +429,8 @@ TEST_F(KmsPresenterSystemTest, AFlipMakesTheCallsOfALoopByHandAndTakesNoMemory) 
     std::printf("%d flips: %d system calls, by hand %d; %zu allocations\n",
                 static_cast<int>(rounds), static_cast<int>(ours), static_cast<int>(by_hand),
                 allocated);
-    EXPECT_EQ(by_hand, 4 * static_cast<std::int64_t>(rounds));
-    EXPECT_EQ(ours, by_hand);
+    EXPECT_EQ(ours, 4 * static_cast<std::int64_t>(rounds));
+    EXPECT_LE(ours, by_hand) << "libdrm's own malloc may make it more";
     EXPECT_EQ(allocated, 0U);
 }
 
