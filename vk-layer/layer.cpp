@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// What the loader calls, and every function that stands in the application's way.
+///
+/// Sources: vulkan/vk_layer.h and the loader's "Layer Interface to the Loader".
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <vulkan/vk_layer.h>
+#include <vulkan/vulkan.h>
+
+#include "bridge.hpp"
+#include "chain.hpp"
+#include "dispatch.hpp"
+#include "recorder.hpp"
+#include "registry.hpp"
+#include "report.hpp"
+#include "timelines.hpp"
+#include "tracker.hpp"
+
+namespace sluice::layer {
+
+namespace {
+
+struct Instance {
+    InstanceFunctions vk;
+};
+
+struct Device {
+    VkDevice handle = VK_NULL_HANDLE;
+    DeviceFunctions vk;
+    std::vector<bool> protected_memory; // by the memory's type
+    Tracker tracker;
+    Recorder recorder;
+    std::unique_ptr<Timelines> timelines;
+    Report report;
+    std::unique_ptr<Bridge> bridge;
+    Registry<Queue> queues;
+    std::mutex queue_list_lock;
+    std::vector<Queue*> queue_list;
+};
+
+Registry<Instance>& instances() {
+    static Registry<Instance> all;
+    return all;
+}
+
+Registry<Device>& devices() {
+    static Registry<Device> all;
+    return all;
+}
+
+template <typename Handle> Device& device_of(Handle dispatchable) {
+    return *devices().find(key_of(dispatchable));
+}
+
+/// Our link in the chain of layers, which the loader put among what \p info points at.
+template <typename Link> Link* find_link(const void* next, VkStructureType type) {
+    for (const auto* each = static_cast<const VkBaseInStructure*>(next); each != nullptr;
+         each = each->pNext)
+        if (each->sType == type) {
+            // The loader's own structure, which it asks each layer to advance.
+            auto* link = const_cast<Link*>(reinterpret_cast<const Link*>(each));
+            if (link->function == VK_LAYER_LINK_INFO)
+                return link;
+        }
+    return nullptr;
+}
+
+// ---- Instances and devices ----------------------------------------------------------------------
+
+VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
+                                              const VkAllocationCallbacks* allocator,
+                                              VkInstance* instance) {
+    auto* link = find_link<VkLayerInstanceCreateInfo>(
+        info->pNext, VK_STRUCTURE_TYPE_LOADER_INSTANCE_CREATE_INFO);
+    if (link == nullptr)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    const auto next = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+    const auto create =
+        reinterpret_cast<PFN_vkCreateInstance>(next(VK_NULL_HANDLE, "vkCreateInstance"));
+    if (create == nullptr)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+    const VkResult result = create(info, allocator, instance);
+    if (result != VK_SUCCESS)
+        return result;
+    auto made = std::make_unique<Instance>();
+    made->vk.load(next, *instance);
+    if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
+        reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
+                                                                                      allocator);
+        return VK_ERROR_INITIALIZATION_FAILED;
+    }
+    return VK_SUCCESS;
+}
+
+VKAPI_ATTR void VKAPI_CALL DestroyInstance(VkInstance instance,
+                                           const VkAllocationCallbacks* allocator) {
+    if (instance == VK_NULL_HANDLE)
+        return;
+    // Its key may be another's as soon as it is gone.
+    const auto gone = instances().remove(key_of(instance));
+    if (gone)
+        gone->vk.DestroyInstance(instance, allocator);
+}
+
+/// Whether \p names has \p name.
+bool has(std::span<const char* const> names, std::string_view name) {
+    return std::ranges::find(
+               names, name, [](const char* each) { return std::string_view(each); }) != names.end();
+}
+
+/// Whether the device below offers \p name: the loader drops without a word what it does not.
+bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_view name) {
+    std::uint32_t count = 0;
+    if (vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, nullptr) != VK_SUCCESS)
+        return false;
+    std::vector<VkExtensionProperties> all(count);
+    if (vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, all.data()) < VK_SUCCESS)
+        return false;
+    return std::ranges::any_of(all, [&](const auto& each) { return name == each.extensionName; });
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
+                                            const VkDeviceCreateInfo* info,
+                                            const VkAllocationCallbacks* allocator,
+                                            VkDevice* device) {
+    auto* link = find_link<VkLayerDeviceCreateInfo>(info->pNext,
+                                                    VK_STRUCTURE_TYPE_LOADER_DEVICE_CREATE_INFO);
+    const Instance* instance = instances().find(key_of(physical));
+    if (link == nullptr || instance == nullptr)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    const auto next_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+    const auto next = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
+    const auto create =
+        reinterpret_cast<PFN_vkCreateDevice>(next_instance(VK_NULL_HANDLE, "vkCreateDevice"));
+    if (create == nullptr)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+
+    // Who shares no dma-buf needs no fences for them.
+    std::vector<const char*> names(info->ppEnabledExtensionNames,
+                                   info->ppEnabledExtensionNames + info->enabledExtensionCount);
+    VkDeviceCreateInfo wanted = *info;
+    if (has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME) &&
+        !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
+        offers(instance->vk, physical, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
+        names.push_back(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
+        wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
+        wanted.ppEnabledExtensionNames = names.data();
+    }
+    const VkResult result = create(physical, &wanted, allocator, device);
+    if (result != VK_SUCCESS)
+        return result;
+
+    auto made = std::make_unique<Device>();
+    made->handle = *device;
+    made->vk.load(next, *device);
+    VkPhysicalDeviceMemoryProperties memory{};
+    instance->vk.GetPhysicalDeviceMemoryProperties(physical, &memory);
+    for (std::uint32_t i = 0; i < memory.memoryTypeCount; ++i)
+        made->protected_memory.push_back(
+            (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
+    made->timelines = std::make_unique<Timelines>(*device, made->vk);
+    made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
+                                            *made->timelines, SyncMode::automatic, made->report);
+    const auto destroy = made->vk.DestroyDevice;
+    if (devices().add(key_of(*device), std::move(made)) == nullptr) {
+        destroy(*device, allocator);
+        return VK_ERROR_INITIALIZATION_FAILED;
+    }
+    return VK_SUCCESS;
+}
+
+VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCallbacks* allocator) {
+    if (device == VK_NULL_HANDLE)
+        return;
+    const auto gone = devices().remove(key_of(device));
+    if (!gone)
+        return;
+    for (Queue* each : gone->queue_list)
+        gone->bridge->destroy(*each);
+    gone->vk.DestroyDevice(device, allocator);
+}
+
+void add_queue(Device& device, VkQueue handle) {
+    if (handle == VK_NULL_HANDLE || device.queues.find(handle) != nullptr)
+        return;
+    const std::scoped_lock held(device.queue_list_lock);
+    if (device.queues.find(handle) != nullptr)
+        return;
+    auto made = std::make_unique<Queue>();
+    made->handle = handle;
+    if (Queue* queue = device.queues.add(handle, std::move(made)))
+        device.queue_list.push_back(queue);
+    else
+        device.report.once(Trouble::too_many_objects, "there are too many queues: buffers are not "
+                                                      "synchronised on some");
+}
+
+VKAPI_ATTR void VKAPI_CALL GetDeviceQueue(VkDevice device, std::uint32_t family,
+                                          std::uint32_t index, VkQueue* queue) {
+    Device& of = device_of(device);
+    of.vk.GetDeviceQueue(device, family, index, queue);
+    add_queue(of, *queue);
+}
+
+VKAPI_ATTR void VKAPI_CALL GetDeviceQueue2(VkDevice device, const VkDeviceQueueInfo2* info,
+                                           VkQueue* queue) {
+    Device& of = device_of(device);
+    of.vk.GetDeviceQueue2(device, info, queue);
+    add_queue(of, *queue);
+}
+
+// ---- Memory -------------------------------------------------------------------------------------
+
+VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAllocateInfo* info,
+                                              const VkAllocationCallbacks* allocator,
+                                              VkDeviceMemory* memory) {
+    Device& of = device_of(device);
+    const bool is_protected = info->memoryTypeIndex < of.protected_memory.size() &&
+                              of.protected_memory[info->memoryTypeIndex];
+    // The fd is the driver's as soon as it has taken it.
+    auto imported = is_protected ? std::nullopt : Tracker::imported_by(*info);
+    const VkResult result = of.vk.AllocateMemory(device, info, allocator, memory);
+    if (result == VK_SUCCESS && !is_protected && (imported || Tracker::exportable(*info)))
+        of.tracker.allocated(*memory, std::move(imported));
+    return result;
+}
+
+VKAPI_ATTR void VKAPI_CALL FreeMemory(VkDevice device, VkDeviceMemory memory,
+                                      const VkAllocationCallbacks* allocator) {
+    Device& of = device_of(device);
+    of.tracker.freed(memory);
+    of.vk.FreeMemory(device, memory, allocator);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdKHR(VkDevice device, const VkMemoryGetFdInfoKHR* info,
+                                              int* fd) {
+    Device& of = device_of(device);
+    const VkResult result = of.vk.GetMemoryFdKHR(device, info, fd);
+    if (result == VK_SUCCESS && info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
+        of.tracker.exported(info->memory, *fd);
+    return result;
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL BindImageMemory(VkDevice device, VkImage image,
+                                               VkDeviceMemory memory, VkDeviceSize offset) {
+    Device& of = device_of(device);
+    const VkResult result = of.vk.BindImageMemory(device, image, memory, offset);
+    if (result == VK_SUCCESS)
+        of.tracker.bound(image, memory);
+    return result;
+}
+
+template <auto Function>
+VKAPI_ATTR VkResult VKAPI_CALL bind_images(VkDevice device, std::uint32_t count,
+                                           const VkBindImageMemoryInfo* infos) {
+    Device& of = device_of(device);
+    const VkResult result = (of.vk.*Function)(device, count, infos);
+    if (result == VK_SUCCESS)
+        for (const auto& each : std::span(infos, count))
+            of.tracker.bound(each.image, each.memory);
+    return result;
+}
+constexpr auto BindImageMemory2 = bind_images<&DeviceFunctions::BindImageMemory2>;
+constexpr auto BindImageMemory2KHR = bind_images<&DeviceFunctions::BindImageMemory2KHR>;
+
+VKAPI_ATTR void VKAPI_CALL DestroyImage(VkDevice device, VkImage image,
+                                        const VkAllocationCallbacks* allocator) {
+    Device& of = device_of(device);
+    of.tracker.destroyed(image);
+    of.vk.DestroyImage(device, image, allocator);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL BindBufferMemory(VkDevice device, VkBuffer buffer,
+                                                VkDeviceMemory memory, VkDeviceSize offset) {
+    Device& of = device_of(device);
+    const VkResult result = of.vk.BindBufferMemory(device, buffer, memory, offset);
+    if (result == VK_SUCCESS)
+        of.tracker.bound(buffer, memory);
+    return result;
+}
+
+template <auto Function>
+VKAPI_ATTR VkResult VKAPI_CALL bind_buffers(VkDevice device, std::uint32_t count,
+                                            const VkBindBufferMemoryInfo* infos) {
+    Device& of = device_of(device);
+    const VkResult result = (of.vk.*Function)(device, count, infos);
+    if (result == VK_SUCCESS)
+        for (const auto& each : std::span(infos, count))
+            of.tracker.bound(each.buffer, each.memory);
+    return result;
+}
+constexpr auto BindBufferMemory2 = bind_buffers<&DeviceFunctions::BindBufferMemory2>;
+constexpr auto BindBufferMemory2KHR = bind_buffers<&DeviceFunctions::BindBufferMemory2KHR>;
+
+VKAPI_ATTR void VKAPI_CALL DestroyBuffer(VkDevice device, VkBuffer buffer,
+                                         const VkAllocationCallbacks* allocator) {
+    Device& of = device_of(device);
+    of.tracker.destroyed(buffer);
+    of.vk.DestroyBuffer(device, buffer, allocator);
+}
+
+// ---- Command buffers ----------------------------------------------------------------------------
+
+VKAPI_ATTR VkResult VKAPI_CALL AllocateCommandBuffers(VkDevice device,
+                                                      const VkCommandBufferAllocateInfo* info,
+                                                      VkCommandBuffer* commands) {
+    Device& of = device_of(device);
+    const VkResult result = of.vk.AllocateCommandBuffers(device, info, commands);
+    if (result == VK_SUCCESS)
+        of.recorder.allocated(info->commandPool, {commands, info->commandBufferCount});
+    return result;
+}
+
+VKAPI_ATTR void VKAPI_CALL FreeCommandBuffers(VkDevice device, VkCommandPool pool,
+                                              std::uint32_t count,
+                                              const VkCommandBuffer* commands) {
+    Device& of = device_of(device);
+    of.recorder.freed({commands, count});
+    of.vk.FreeCommandBuffers(device, pool, count, commands);
+}
+
+VKAPI_ATTR void VKAPI_CALL DestroyCommandPool(VkDevice device, VkCommandPool pool,
+                                              const VkAllocationCallbacks* allocator) {
+    Device& of = device_of(device);
+    of.recorder.pool_destroyed(pool);
+    of.vk.DestroyCommandPool(device, pool, allocator);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL ResetCommandPool(VkDevice device, VkCommandPool pool,
+                                                VkCommandPoolResetFlags flags) {
+    Device& of = device_of(device);
+    of.recorder.pool_reset(pool);
+    return of.vk.ResetCommandPool(device, pool, flags);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL BeginCommandBuffer(VkCommandBuffer commands,
+                                                  const VkCommandBufferBeginInfo* info) {
+    Device& of = device_of(commands);
+    of.recorder.reset(commands);
+    return of.vk.BeginCommandBuffer(commands, info);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL ResetCommandBuffer(VkCommandBuffer commands,
+                                                  VkCommandBufferResetFlags flags) {
+    Device& of = device_of(commands);
+    of.recorder.reset(commands);
+    return of.vk.ResetCommandBuffer(commands, flags);
+}
+
+VKAPI_ATTR void VKAPI_CALL CmdPipelineBarrier(
+    VkCommandBuffer commands, VkPipelineStageFlags from, VkPipelineStageFlags to,
+    VkDependencyFlags flags, std::uint32_t memory_count, const VkMemoryBarrier* memory,
+    std::uint32_t buffer_count, const VkBufferMemoryBarrier* buffers, std::uint32_t image_count,
+    const VkImageMemoryBarrier* images) {
+    Device& of = device_of(commands);
+    if (of.tracker.active())
+        of.recorder.barriers(of.tracker, commands, {images, image_count}, {buffers, buffer_count});
+    of.vk.CmdPipelineBarrier(commands, from, to, flags, memory_count, memory, buffer_count, buffers,
+                             image_count, images);
+}
+
+template <auto Function>
+VKAPI_ATTR void VKAPI_CALL pipeline_barrier(VkCommandBuffer commands,
+                                            const VkDependencyInfo* info) {
+    Device& of = device_of(commands);
+    if (of.tracker.active())
+        of.recorder.barriers(of.tracker, commands, *info);
+    (of.vk.*Function)(commands, info);
+}
+constexpr auto CmdPipelineBarrier2 = pipeline_barrier<&DeviceFunctions::CmdPipelineBarrier2>;
+constexpr auto CmdPipelineBarrier2KHR = pipeline_barrier<&DeviceFunctions::CmdPipelineBarrier2KHR>;
+
+VKAPI_ATTR void VKAPI_CALL CmdWaitEvents(VkCommandBuffer commands, std::uint32_t event_count,
+                                         const VkEvent* events, VkPipelineStageFlags from,
+                                         VkPipelineStageFlags to, std::uint32_t memory_count,
+                                         const VkMemoryBarrier* memory, std::uint32_t buffer_count,
+                                         const VkBufferMemoryBarrier* buffers,
+                                         std::uint32_t image_count,
+                                         const VkImageMemoryBarrier* images) {
+    Device& of = device_of(commands);
+    if (of.tracker.active())
+        of.recorder.barriers(of.tracker, commands, {images, image_count}, {buffers, buffer_count});
+    of.vk.CmdWaitEvents(commands, event_count, events, from, to, memory_count, memory, buffer_count,
+                        buffers, image_count, images);
+}
+
+template <auto Function>
+VKAPI_ATTR void VKAPI_CALL wait_events(VkCommandBuffer commands, std::uint32_t count,
+                                       const VkEvent* events, const VkDependencyInfo* infos) {
+    Device& of = device_of(commands);
+    if (of.tracker.active())
+        for (const auto& each : std::span(infos, count))
+            of.recorder.barriers(of.tracker, commands, each);
+    (of.vk.*Function)(commands, count, events, infos);
+}
+constexpr auto CmdWaitEvents2 = wait_events<&DeviceFunctions::CmdWaitEvents2>;
+constexpr auto CmdWaitEvents2KHR = wait_events<&DeviceFunctions::CmdWaitEvents2KHR>;
+
+VKAPI_ATTR void VKAPI_CALL CmdExecuteCommands(VkCommandBuffer commands, std::uint32_t count,
+                                              const VkCommandBuffer* others) {
+    Device& of = device_of(commands);
+    of.recorder.executes(commands, {others, count});
+    of.vk.CmdExecuteCommands(commands, count, others);
+}
+
+// ---- Semaphores and submissions -----------------------------------------------------------------
+
+/// Others may wait for what has just been submitted or signalled.
+void catch_up(Device& device) {
+    if (!device.timelines->any())
+        return;
+    const std::scoped_lock held(device.queue_list_lock);
+    for (Queue* each : device.queue_list)
+        device.bridge->catch_up(*each);
+}
+
+VKAPI_ATTR VkResult VKAPI_CALL CreateSemaphore(VkDevice device, const VkSemaphoreCreateInfo* info,
+                                               const VkAllocationCallbacks* allocator,
+                                               VkSemaphore* semaphore) {
+    Device& of = device_of(device);
+    const VkResult result = of.vk.CreateSemaphore(device, info, allocator, semaphore);
+    if (result == VK_SUCCESS)
+        of.timelines->created(*semaphore, *info);
+    return result;
+}
+
+VKAPI_ATTR void VKAPI_CALL DestroySemaphore(VkDevice device, VkSemaphore semaphore,
+                                            const VkAllocationCallbacks* allocator) {
+    Device& of = device_of(device);
+    of.timelines->destroyed(semaphore);
+    of.vk.DestroySemaphore(device, semaphore, allocator);
+}
+
+template <auto Function>
+VKAPI_ATTR VkResult VKAPI_CALL signal_semaphore(VkDevice device,
+                                                const VkSemaphoreSignalInfo* info) {
+    Device& of = device_of(device);
+    const VkResult result = (of.vk.*Function)(device, info);
+    if (result == VK_SUCCESS) {
+        of.timelines->signalled(info->semaphore, info->value);
+        catch_up(of);
+    }
+    return result;
+}
+constexpr auto SignalSemaphore = signal_semaphore<&DeviceFunctions::SignalSemaphore>;
+constexpr auto SignalSemaphoreKHR = signal_semaphore<&DeviceFunctions::SignalSemaphoreKHR>;
+
+VKAPI_ATTR VkResult VKAPI_CALL QueueSubmit(VkQueue queue, std::uint32_t count,
+                                           const VkSubmitInfo* infos, VkFence fence) {
+    Device& of = device_of(queue);
+    Queue* known = of.queues.find(queue);
+    if (known == nullptr)
+        return of.vk.QueueSubmit(queue, count, infos, fence);
+    const VkResult result = of.bridge->submit(*known, std::span(infos, count), fence);
+    catch_up(of);
+    return result;
+}
+
+template <auto Function>
+VKAPI_ATTR VkResult VKAPI_CALL submit_2(VkQueue queue, std::uint32_t count,
+                                        const VkSubmitInfo2* infos, VkFence fence) {
+    Device& of = device_of(queue);
+    Queue* known = of.queues.find(queue);
+    if (known == nullptr)
+        return (of.vk.*Function)(queue, count, infos, fence);
+    const VkResult result = of.bridge->submit(*known, std::span(infos, count), fence);
+    catch_up(of);
+    return result;
+}
+constexpr auto QueueSubmit2 = submit_2<&DeviceFunctions::QueueSubmit2>;
+constexpr auto QueueSubmit2KHR = submit_2<&DeviceFunctions::QueueSubmit2KHR>;
+
+VKAPI_ATTR VkResult VKAPI_CALL QueueBindSparse(VkQueue queue, std::uint32_t count,
+                                               const VkBindSparseInfo* infos, VkFence fence) {
+    Device& of = device_of(queue);
+    Queue* known = of.queues.find(queue);
+    if (known == nullptr)
+        return of.vk.QueueBindSparse(queue, count, infos, fence);
+    const VkResult result = of.bridge->bind_sparse(*known, std::span(infos, count), fence);
+    catch_up(of);
+    return result;
+}
+
+// ---- Which of ours stand before which below -----------------------------------------------------
+
+struct Entry {
+    std::string_view name;
+    PFN_vkVoidFunction function;
+};
+
+PFN_vkVoidFunction find_device_function(std::string_view name) {
+#define SLUICE_LAYER_ENTRY(each) {"vk" #each, reinterpret_cast<PFN_vkVoidFunction>(+each)},
+    static const Entry entries[] = {SLUICE_LAYER_DEVICE_FUNCTIONS(SLUICE_LAYER_ENTRY)};
+#undef SLUICE_LAYER_ENTRY
+    for (const Entry& each : entries)
+        if (each.name == name)
+            return each.function;
+    return nullptr;
+}
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
+    if (std::string_view(name) == "vkGetDeviceProcAddr")
+        return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
+    // What the device does not have, as the functions of extensions that nobody enabled, is not
+    // there because of us.
+    const auto below = device_of(device).vk.GetDeviceProcAddr(device, name);
+    if (below == nullptr)
+        return nullptr;
+    const auto ours = find_device_function(name);
+    return ours != nullptr ? ours : below;
+}
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance,
+                                                             const char* name) {
+    const Entry entries[] = {
+        {"vkGetInstanceProcAddr", reinterpret_cast<PFN_vkVoidFunction>(&GetInstanceProcAddr)},
+        {"vkGetDeviceProcAddr", reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr)},
+        {"vkCreateInstance", reinterpret_cast<PFN_vkVoidFunction>(&CreateInstance)},
+        {"vkDestroyInstance", reinterpret_cast<PFN_vkVoidFunction>(&DestroyInstance)},
+        {"vkCreateDevice", reinterpret_cast<PFN_vkVoidFunction>(&CreateDevice)},
+    };
+    for (const Entry& each : entries)
+        if (each.name == name)
+            return each.function;
+    if (instance == VK_NULL_HANDLE)
+        return nullptr;
+    const Instance* of = instances().find(key_of(instance));
+    const auto below = of != nullptr ? of->vk.GetInstanceProcAddr(instance, name) : nullptr;
+    if (below == nullptr)
+        return nullptr;
+    const auto ours = find_device_function(name);
+    return ours != nullptr ? ours : below;
+}
+
+} // namespace
+
+} // namespace sluice::layer
+
+/// The only name that the layer exports: what the loader asks first (interface version 2).
+extern "C" SLUICE_API VKAPI_ATTR VkResult VKAPI_CALL
+vkNegotiateLoaderLayerInterfaceVersion(VkNegotiateLayerInterface* version) {
+    if (version == nullptr || version->sType != LAYER_NEGOTIATE_INTERFACE_STRUCT ||
+        version->loaderLayerInterfaceVersion < 2)
+        return VK_ERROR_INITIALIZATION_FAILED;
+    version->loaderLayerInterfaceVersion = 2;
+    version->pfnGetInstanceProcAddr = &sluice::layer::GetInstanceProcAddr;
+    version->pfnGetDeviceProcAddr = &sluice::layer::GetDeviceProcAddr;
+    version->pfnGetPhysicalDeviceProcAddr = nullptr;
+    return VK_SUCCESS;
+}

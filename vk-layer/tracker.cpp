@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#include "tracker.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "chain.hpp"
+
+namespace sluice::layer {
+
+void Behind::add(const SharedMemoryPtr& memory) {
+    for (SharedMemoryPtr& each : memories) {
+        if (each == memory)
+            return;
+        if (!each) {
+            each = memory;
+            return;
+        }
+    }
+}
+
+std::optional<DmaBuf> Tracker::imported_by(const VkMemoryAllocateInfo& info) {
+    const auto* import =
+        find_in<VkImportMemoryFdInfoKHR>(info.pNext, VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR);
+    if (import == nullptr || import->handleType != VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT ||
+        import->fd < 0)
+        return std::nullopt;
+    auto buffer = DmaBuf::from_borrowed_fd(import->fd);
+    return buffer ? std::optional(std::move(*buffer)) : std::nullopt;
+}
+
+bool Tracker::exportable(const VkMemoryAllocateInfo& info) noexcept {
+    const auto* as = find_in<VkExportMemoryAllocateInfo>(
+        info.pNext, VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO);
+    return as != nullptr && (as->handleTypes & VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT) != 0;
+}
+
+void Tracker::allocated(VkDeviceMemory memory, std::optional<DmaBuf>&& imported) {
+    auto shared = imported ? std::make_shared<SharedMemory>(std::move(*imported))
+                           : std::make_shared<SharedMemory>();
+    const std::scoped_lock held(lock_);
+    // One buffer is one, however often it is imported.
+    if (const DmaBuf* buffer = shared->buffer(); buffer != nullptr)
+        for (const auto& [handle, other] : memories_)
+            if (other->buffer() != nullptr && same_buffer(*other->buffer(), *buffer)) {
+                shared = other;
+                break;
+            }
+    memories_.insert_or_assign(number(memory), std::move(shared));
+    active_.store(memories_.size(), std::memory_order_relaxed);
+}
+
+void Tracker::exported(VkDeviceMemory memory, int fd) {
+    {
+        const std::shared_lock held(lock_);
+        const auto found = memories_.find(number(memory));
+        if (found == memories_.end() || found->second->buffer() != nullptr)
+            return;
+    }
+    auto buffer = DmaBuf::from_borrowed_fd(fd); // not under the lock
+    const std::scoped_lock held(lock_);
+    const auto found = memories_.find(number(memory));
+    if (buffer && found != memories_.end() && found->second->buffer() == nullptr)
+        found->second->come_to_be(std::move(*buffer));
+}
+
+void Tracker::freed(VkDeviceMemory memory) {
+    if (!active())
+        return;
+    const std::scoped_lock held(lock_);
+    memories_.erase(number(memory));
+    active_.store(memories_.size(), std::memory_order_relaxed);
+}
+
+void Tracker::bound(Number resource, VkDeviceMemory memory, Resources& all) {
+    if (!active())
+        return;
+    const std::scoped_lock held(lock_);
+    if (const auto found = memories_.find(number(memory)); found != memories_.end())
+        all[resource].add(found->second);
+}
+
+void Tracker::destroyed(Number resource, Resources& all) {
+    const std::scoped_lock held(lock_);
+    all.erase(resource);
+}
+
+Behind Tracker::find(Number resource, const Resources& all) const {
+    const std::shared_lock held(lock_);
+    const auto found = all.find(resource);
+    return found != all.end() ? found->second : Behind();
+}
+
+} // namespace sluice::layer
