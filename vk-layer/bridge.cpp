@@ -141,7 +141,7 @@ Access both(Access a, Access b) noexcept {
 } // namespace
 
 Bridge::Bridge(VkDevice device, const DeviceFunctions& functions, const Tracker& tracker,
-               const Recorder& recorder, Timelines& timelines, SyncMode mode,
+               const Recorder& recorder, Timelines& timelines, Settings::Sync mode,
                Report& report) noexcept
     : device_(device), vk_(functions), tracker_(tracker), recorder_(recorder),
       timelines_(timelines), mode_(mode), report_(report),
@@ -168,16 +168,16 @@ void Bridge::take_part(std::vector<Part>& parts, const Use& use) const {
 
 template <typename Info> void Bridge::collect(Queue& queue, std::span<const Info> infos) const {
     queue.parts.clear();
-    if (mode_ != SyncMode::all)
+    if (mode_ != Settings::Sync::all)
         for (const Info& info : infos)
             Kind<Info>::commands(info, [&](VkCommandBuffer commands) {
                 recorder_.for_each_use(commands,
                                        [&](const Use& use) { take_part(queue.parts, use); });
             });
-    if (mode_ == SyncMode::ownership)
+    if (mode_ == Settings::Sync::ownership)
         return;
     tracker_.for_each([&](const SharedMemoryPtr& memory) {
-        if (mode_ == SyncMode::all || !memory->has_barriers.load(std::memory_order_relaxed))
+        if (mode_ == Settings::Sync::all || !memory->has_barriers.load(std::memory_order_relaxed))
             take_part(queue.parts, {.memory = memory,
                                     .access = Access::read_write,
                                     .acquires = true,
@@ -320,7 +320,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
             note_signals();
         return result;
     };
-    if (!tracker_.active() || mode_ == SyncMode::off)
+    if (!tracker_.active() || mode_ == Settings::Sync::off)
         return as_it_is();
     collect(queue, infos);
     if (queue.parts.empty())

@@ -20,18 +20,11 @@
 #include "dispatch.hpp"
 #include "recorder.hpp"
 #include "report.hpp"
+#include "settings.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
 
 namespace sluice::layer {
-
-/// Which buffers take part in a submission.
-enum class SyncMode : std::uint8_t {
-    off,
-    automatic, ///< Those with barriers where these are; those that never had one always.
-    ownership, ///< Those with barriers alone.
-    all,       ///< Every one, always.
-};
 
 /// A buffer's part in one submission.
 struct Part {
@@ -81,7 +74,7 @@ struct Queue {
 class Bridge {
 public:
     Bridge(VkDevice device, const DeviceFunctions& functions, const Tracker& tracker,
-           const Recorder& recorder, Timelines& timelines, SyncMode mode, Report& report) noexcept;
+           const Recorder& recorder, Timelines& timelines, Settings::Sync mode, Report& report) noexcept;
 
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo> infos, VkFence fence);
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
@@ -109,7 +102,7 @@ private:
     const Tracker& tracker_;
     const Recorder& recorder_;
     Timelines& timelines_;
-    SyncMode mode_;
+    Settings::Sync mode_;
     Report& report_;
     bool able_;
 };

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <mutex>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -20,6 +22,8 @@
 #include "recorder.hpp"
 #include "registry.hpp"
 #include "report.hpp"
+#include "settings.hpp"
+#include "settings_chain.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
 
@@ -29,6 +33,7 @@ namespace {
 
 struct Instance {
     InstanceFunctions vk;
+    Settings settings;
 };
 
 struct Device {
@@ -92,6 +97,10 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
         return result;
     auto made = std::make_unique<Instance>();
     made->vk.load(next, *instance);
+    auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
+    made->settings = std::move(settings);
+    for (const std::string& each : messages)
+        warn(each);
     if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
         reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
                                                                                       allocator);
@@ -169,7 +178,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     made->timelines = std::make_unique<Timelines>(*device, made->vk);
     made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
-                                            *made->timelines, SyncMode::automatic, made->report);
+                                            *made->timelines, instance->settings.sync, made->report);
     const auto destroy = made->vk.DestroyDevice;
     if (devices().add(key_of(*device), std::move(made)) == nullptr) {
         destroy(*device, allocator);

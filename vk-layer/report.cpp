@@ -5,11 +5,15 @@
 
 namespace sluice::layer {
 
+void warn(std::string_view what) noexcept {
+    std::fprintf(stderr, "VK_LAYER_SLUICE_dma_buf: %.*s\n", static_cast<int>(what.size()),
+                 what.data());
+}
+
 void Report::once(Trouble trouble, std::string_view why) noexcept {
     if (told_[static_cast<std::size_t>(trouble)].exchange(true, std::memory_order_relaxed))
         return;
-    std::fprintf(stderr, "VK_LAYER_SLUICE_dma_buf: %.*s\n", static_cast<int>(why.size()),
-                 why.data());
+    warn(why);
 }
 
 } // namespace sluice::layer

@@ -24,6 +24,9 @@ enum class Trouble : std::uint8_t {
     too_many_objects, ///< More devices or queues than we have room for.
 };
 
+/// Says \p what to people.
+void warn(std::string_view what) noexcept;
+
 class Report {
 public:
     /// Says \p why, once for each kind of trouble.
