@@ -320,6 +320,7 @@ std::optional<std::string> find_settings_file(const Surroundings& process) noexc
 LoadedSettings load_settings(const Surroundings& process,
                              std::span<const GivenSetting> given) noexcept {
     LoadedSettings loaded;
+    read_given(given, loaded);
     if (const auto path = find_settings_file(process)) {
         const std::string_view named = lookup(process.environment, "VK_LAYER_SETTINGS_PATH");
         if (!path->starts_with(named))
@@ -330,7 +331,6 @@ LoadedSettings load_settings(const Surroundings& process,
     }
     if (!process.secure)
         read_environment(process.environment, loaded);
-    read_given(given, loaded);
     if (process.secure)
         forbid_writing(loaded);
     return loaded;

@@ -116,8 +116,8 @@ struct Surroundings {
 /// \returns its path, which need not exist.
 [[nodiscard]] std::optional<std::string> find_settings_file(const Surroundings& process) noexcept;
 
-/// Everything there is to read, later sources over earlier ones: the defaults,
-/// vk_layer_settings.txt, the environment, the application. \param given from
+/// Everything there is to read, later sources over earlier ones: the defaults, the application,
+/// vk_layer_settings.txt, the environment. \param given from
 /// `settings_in_chain()`. Threads: any. Blocks no longer than reading a file of at most 1 MiB
 /// takes.
 [[nodiscard]] LoadedSettings load_settings(const Surroundings& process,

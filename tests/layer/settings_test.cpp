@@ -326,10 +326,16 @@ TEST_F(LayerSettingsFileTest, LaterSourcesWin) {
                                               "sluice_dma_buf.log = off\n"
                                               "sluice_dma_buf.trace = file\n"
                                               "sluice_dma_buf.emulate = true\n";
-    const GivenSetting given[] = {{"sync", Type::text, "all"}, {"emulate", Type::text, "maybe"}};
+    const GivenSetting given[] = {{"sync", Type::text, "all"},
+                                  {"validate", Type::text, "true"},
+                                  {"emulate", Type::text, "maybe"}};
     const LoadedSettings loaded = load_settings(
         with({"VK_SLUICE_DMA_BUF_SYNC=ownership", "VK_SLUICE_DMA_BUF_LOG=debug"}), given);
-    const Settings expected{.sync = Sync::all, .trace = "file", .emulate = true, .log = Log::debug};
+    const Settings expected{.sync = Sync::ownership,
+                            .validate = true,
+                            .trace = "file",
+                            .emulate = true,
+                            .log = Log::debug};
     EXPECT_EQ(loaded.settings, expected);
     expect_told(loaded, {"emulate is \"maybe\""});
 }
