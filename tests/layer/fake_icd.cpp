@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <span>
-#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -152,13 +151,9 @@ public:
                 fake_.complain("vk" + std::string(function_) +
                                " while another thread is in a function of the queue");
         }
-        if (fake_.on_call) {
+        if (fake_.on_call || queue_ != 0) { // others come to the queue in the meantime
             lock_.unlock();
-            fake_.on_call("vk" + std::string(function_));
-            lock_.lock();
-        } else if (queue_ != 0) {
-            lock_.unlock();
-            std::this_thread::yield(); // let others make their mistake
+            tell(fake_.on_call);
             lock_.lock();
         }
         const int now = ++fake_.calls_[function_];
@@ -177,8 +172,7 @@ public:
         if (queue_ != 0)
             fake_.use("queue", queue_, function_).busy = false;
         lock_.unlock();
-        if (fake_.on_return)
-            fake_.on_return("vk" + std::string(function_));
+        tell(fake_.on_return);
     }
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
@@ -200,6 +194,15 @@ public:
     VkResult result = VK_SUCCESS; ///< What the script makes of it.
 
 private:
+    /// Allocates nothing: it may be allocations that the hook counts.
+    void tell(const std::function<void(std::string_view)>& hook) const {
+        std::array<char, 64> name{};
+        if (hook) {
+            (void)std::snprintf(name.data(), name.size(), "vk%s", function_);
+            hook(name.data());
+        }
+    }
+
     FakeIcd& fake_;
     const char* function_;
     std::uint64_t queue_;

@@ -194,7 +194,8 @@ struct HandLoader::Calls {
         if (name != std::string_view("vkCreateDevice") || instance == VK_NULL_HANDLE)
             loader().complain_(who(At - 1) + "looks for " + name +
                                (instance ? " in a device's chain" : " without an instance"));
-        return get_instance<At>(instance, name);
+        return name == std::string_view("vkCreateDevice") ? untyped(create_device<At>)
+                                                          : get_instance<At>(instance, name);
     }
 
     template <std::size_t At>

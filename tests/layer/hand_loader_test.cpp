@@ -23,6 +23,7 @@ enum class Mistake : std::uint8_t {
     finds_too_much,
     finds_too_little,
     uses_the_device_chain,
+    creates_a_device_of_no_instance,
     submits_to_a_bare_queue,
     negotiates_version_1,
 };
@@ -87,7 +88,9 @@ private:
             chain->u.pLayerInfo = chain->u.pLayerInfo->pNext;
         if (mistake == Mistake::uses_the_device_chain)
             (void)next(instance_, "vkEnumeratePhysicalDevices");
-        const auto create = reinterpret_cast<PFN_vkCreateDevice>(next(instance_, "vkCreateDevice"));
+        VkInstance of =
+            mistake == Mistake::creates_a_device_of_no_instance ? VK_NULL_HANDLE : instance_;
+        const auto create = reinterpret_cast<PFN_vkCreateDevice>(next(of, "vkCreateDevice"));
         const VkResult result = create(on, info, allocator, device);
         if (result != VK_SUCCESS)
             return result;
@@ -305,6 +308,8 @@ TEST_P(LayerMistakeTest, FunctionsThatAreTakenAway) {
 TEST_P(LayerMistakeTest, TheWrongChain) {
     EXPECT_EQ(complaints(Mistake::uses_the_device_chain),
               layer("looks for vkEnumeratePhysicalDevices in a device's chain"));
+    EXPECT_EQ(complaints(Mistake::creates_a_device_of_no_instance),
+              layer("looks for vkCreateDevice without an instance"));
 }
 
 TEST_P(LayerMistakeTest, AQueueWithoutItsWord) {
