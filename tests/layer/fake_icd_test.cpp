@@ -180,13 +180,13 @@ TEST_F(FakeIcdTest, WorkWaitsForTheFenceThatWasImported) {
 TEST_F(FakeIcdTest, TheOldestSubmissionsEndFirst) {
     icd->finishes_at_once = false;
     VkQueue other = app.queue(1);
-    for (VkQueue each : {queue, other, queue})
+    for (VkQueue each : {queue, queue, other})
         ASSERT_EQ(app.submit(each, {}, {}), VK_SUCCESS);
     EXPECT_EQ(icd->finish(2), 2U);
-    EXPECT_TRUE(icd->submissions(other).at(0).finished);
-    EXPECT_FALSE(icd->submissions(queue).at(1).finished);
-    EXPECT_EQ(vk.DeviceWaitIdle(device), VK_SUCCESS);
     EXPECT_TRUE(icd->submissions(queue).at(1).finished);
+    EXPECT_FALSE(icd->submissions(other).at(0).finished);
+    EXPECT_EQ(vk.DeviceWaitIdle(device), VK_SUCCESS);
+    EXPECT_TRUE(icd->submissions(other).at(0).finished);
 }
 
 TEST_F(FakeIcdTest, WorkWaitsForValuesThatComeLater) {
@@ -236,6 +236,14 @@ TEST_F(FakeIcdTest, TheHostSignalsValuesToo) {
     });
     EXPECT_EQ(vk.WaitSemaphores(device, &wait, UINT64_MAX), VK_SUCCESS);
     other.join();
+
+    // Nobody waits for this.
+    ASSERT_EQ(app.submit(queue, {{timeline, 4}}, {}), VK_SUCCESS);
+    EXPECT_FALSE(icd->submissions().at(1).finished);
+    const VkSemaphoreSignalInfo info{
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = timeline, .value = 4};
+    EXPECT_EQ(vk.SignalSemaphore(device, &info), VK_SUCCESS);
+    EXPECT_TRUE(icd->submissions().at(1).finished);
     vk.DestroySemaphore(device, timeline, nullptr);
 }
 
