@@ -44,7 +44,8 @@ private:
     std::vector<std::string> all_;
 };
 
-/// Its instance, a device with all extensions that there are, and both queues of each family.
+/// Its instance, a device with all extensions that there are and the features of synchronisation,
+/// and both queues of each family.
 class Application {
 public:
     /// With the functions found by \p get: HandLoader's, or FakeIcd's without a loader.
@@ -215,8 +216,16 @@ private:
         std::vector<const char*> names;
         for (const auto& each : extensions)
             names.push_back(each.extensionName);
+        VkPhysicalDeviceTimelineSemaphoreFeatures timelines{
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
+            .timelineSemaphore = VK_TRUE};
+        VkPhysicalDeviceSynchronization2Features second_sync{
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES,
+            .pNext = &timelines,
+            .synchronization2 = VK_TRUE};
         const VkDeviceCreateInfo info{
             .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+            .pNext = &second_sync,
             .queueCreateInfoCount = static_cast<std::uint32_t>(queues.size()),
             .pQueueCreateInfos = queues.data(),
             .enabledExtensionCount = static_cast<std::uint32_t>(names.size()),

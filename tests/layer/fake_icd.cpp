@@ -1683,6 +1683,9 @@ PFN_vkVoidFunction FakeIcd::find(std::string_view name, std::uint64_t instance,
 
 VkResult FakeIcd::submit(const char* function, VkQueue queue, std::vector<Batch> batches,
                          VkFence fence) {
+    if (const auto found = objects_.find(number(queue));
+        found == objects_.end() || found->second.kind != "queue") // complained about already
+        return VK_ERROR_DEVICE_LOST;
     const std::string what = "vk" + std::string(function) + ": ";
     const auto record =
         std::make_shared<Submission>(Submission{.function = "vk" + std::string(function),

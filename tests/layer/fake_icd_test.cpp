@@ -279,6 +279,8 @@ TEST_F(FakeIcdTest, ItComplainsOfWhatVulkanForbids) {
     expect_complaint("no recorded primary one");
     EXPECT_EQ(vk.QueueWaitIdle(queue), VK_SUCCESS);
     vk.DestroyCommandPool(device, pool, nullptr);
+    EXPECT_NE(app.submit(reinterpret_cast<VkQueue>(app.device), {{semaphore}}, {}), VK_SUCCESS);
+    expect_complaint("there is no living queue");
     (void)app.fence();
     application.reset();
     expect_complaint("still has its fence");

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <thread>
 
+#include <dlfcn.h>
+
 #include "layer/application.hpp"
 #include "support/fake_sync_file.hpp"
 #include "support/memfd.hpp"
@@ -323,6 +325,62 @@ TEST_P(LayerMistakeTest, AQueueWithoutItsWord) {
 
 TEST_P(LayerMistakeTest, AnOldInterface) {
     EXPECT_EQ(complaints(Mistake::negotiates_version_1), layer("does not negotiate version 2"));
+}
+
+/// A layer that others wrote for the Khronos loader, and that has something to say to applications.
+TEST(ForeignLayerTest, TheValidationLayerFindsNothing) {
+    void* library = dlopen("libVkLayer_khronos_validation.so", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr)
+        GTEST_SKIP() << "there is no validation layer: " << dlerror();
+    const auto negotiate = reinterpret_cast<HandLoader::Negotiate>(
+        dlsym(library, "vkNegotiateLoaderLayerInterfaceVersion"));
+    ASSERT_NE(negotiate, nullptr);
+    Complaints complaints;
+    FakeIcd icd(complaints.taker());
+    const HandLoader loader(icd, {negotiate, PassThrough<0>::negotiate}, fail_the_test);
+    const Application app(HandLoader::get_instance_proc_addr);
+    ASSERT_EQ(app.result, VK_SUCCESS);
+    Complaints messages;
+    auto taker = messages.taker();
+    const VkDebugUtilsMessengerCreateInfoEXT info{
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                           VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT,
+        .pfnUserCallback = [](auto, auto, const auto* data, void* to) -> VkBool32 {
+            (*static_cast<FakeIcd::Complain*>(to))(data->pMessage);
+            return VK_FALSE;
+        },
+        .pUserData = &taker};
+    VkDebugUtilsMessengerEXT messenger = VK_NULL_HANDLE;
+    ASSERT_EQ(
+        app.of_instance.CreateDebugUtilsMessengerEXT(app.instance, &info, nullptr, &messenger),
+        VK_SUCCESS);
+
+    VkCommandPool pool = app.command_pool();
+    VkCommandBuffer commands = app.begin(pool);
+    ASSERT_EQ(app.vk.EndCommandBuffer(commands), VK_SUCCESS);
+    VkSemaphore semaphore = app.semaphore(VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT);
+    VkFence fence = app.fence();
+    int fd = -1;
+    EXPECT_EQ(app.submit(app.queue(), {}, {{semaphore}}, {commands}, fence), VK_SUCCESS);
+    EXPECT_EQ(app.export_fence(semaphore, fd), VK_SUCCESS);
+    EXPECT_EQ(app.vk.WaitForFences(app.device, 1, &fence, VK_TRUE, UINT64_MAX), VK_SUCCESS);
+    EXPECT_EQ(app.import_fence(semaphore, fd), VK_SUCCESS);
+    EXPECT_EQ(app.submit(app.queue(), {{semaphore}}, {}), VK_SUCCESS);
+    EXPECT_EQ(app.vk.DeviceWaitIdle(app.device), VK_SUCCESS);
+    EXPECT_EQ(messages.take(), "");
+    EXPECT_EQ(complaints.take(), "");
+    EXPECT_EQ(PassThrough<0>::submissions, 2) << "it is below";
+
+    // It is awake: a command buffer that is not being recorded cannot be ended.
+    (void)app.vk.EndCommandBuffer(commands);
+    EXPECT_NE(messages.take().find("vkEndCommandBuffer"), std::string::npos);
+    EXPECT_NE(complaints.take().find("vkEndCommandBuffer"), std::string::npos);
+    app.vk.DestroyFence(app.device, fence, nullptr);
+    app.vk.DestroySemaphore(app.device, semaphore, nullptr);
+    app.vk.DestroyCommandPool(app.device, pool, nullptr);
+    app.of_instance.DestroyDebugUtilsMessengerEXT(app.instance, messenger, nullptr);
 }
 
 } // namespace
