@@ -183,6 +183,10 @@ struct HandLoader::Calls {
             return untyped(get_instance<At>);
         if (name == std::string_view("vkEnumeratePhysicalDevices"))
             return untyped(EnumeratePhysicalDevices);
+        if (name == std::string_view("vkEnumeratePhysicalDeviceGroups"))
+            return FakeIcd::get_instance_proc_addr(instance, name)
+                       ? untyped(EnumeratePhysicalDeviceGroups)
+                       : nullptr;
         if (is_of_device(name)) // they are found by devices
             return nullptr;
         return FakeIcd::get_instance_proc_addr(instance, name);
@@ -289,6 +293,17 @@ struct HandLoader::Calls {
         if (into != nullptr && result >= VK_SUCCESS)
             for (VkPhysicalDevice each : std::span(into, *count))
                 set_word(each, word(instance));
+        return result;
+    }
+
+    static VkResult VKAPI_CALL EnumeratePhysicalDeviceGroups(
+        VkInstance instance, std::uint32_t* count, VkPhysicalDeviceGroupProperties* into) {
+        const auto enumerate = reinterpret_cast<PFN_vkEnumeratePhysicalDeviceGroups>(
+            FakeIcd::get_instance_proc_addr(instance, "vkEnumeratePhysicalDeviceGroups"));
+        const VkResult result = enumerate(instance, count, into);
+        if (into != nullptr && result >= VK_SUCCESS)
+            for (const auto& each : std::span(into, *count))
+                set_word(each.physicalDevices[0], word(instance)); // the driver's have one each
         return result;
     }
 

@@ -7,8 +7,11 @@
 #include <thread>
 
 #include <dlfcn.h>
+#include <linux/dma-buf.h>
+#include <sys/ioctl.h>
 
 #include "layer/application.hpp"
+#include "support/fake_reservations.hpp"
 #include "support/fake_sync_file.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
@@ -235,6 +238,52 @@ TEST_P(HandLoaderTest, TheObjectsOfADeviceHaveOneWord) {
     EXPECT_NE(HandLoader::word(other.device), word);
     EXPECT_NE(HandLoader::word(other.instance), HandLoader::word(app.instance));
     app.vk.DestroyCommandPool(app.device, pool, nullptr);
+}
+
+TEST_P(HandLoaderTest, PhysicalDevicesThatAreFoundInGroupsHaveTheirWord) {
+    const auto create = reinterpret_cast<PFN_vkCreateInstance>(
+        HandLoader::get_instance_proc_addr(VK_NULL_HANDLE, "vkCreateInstance"));
+    const VkApplicationInfo about{.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                                  .apiVersion = VK_API_VERSION_1_1};
+    const VkInstanceCreateInfo info{.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                    .pApplicationInfo = &about};
+    VkInstance instance = VK_NULL_HANDLE;
+    ASSERT_EQ(create(&info, nullptr, &instance), VK_SUCCESS);
+    const InstanceFunctions vk(HandLoader::get_instance_proc_addr, instance);
+    std::uint32_t count = 1;
+    VkPhysicalDeviceGroupProperties group{};
+    ASSERT_EQ(vk.EnumeratePhysicalDeviceGroups(instance, &count, &group), VK_SUCCESS);
+    EXPECT_EQ(HandLoader::word(group.physicalDevices[0]), HandLoader::word(instance));
+    vk.DestroyInstance(instance, nullptr);
+}
+
+TEST_P(HandLoaderTest, ABufferTakesTheFencesOfTheDriverAndGivesItsOwn) {
+    fake_sync_files(*libc);
+    FakeReservations buffers;
+    buffers.set_up(*libc);
+    const Application app(HandLoader::get_instance_proc_addr);
+    const UniqueFd buffer = memfd(4096);
+    VkSemaphore semaphore = app.semaphore(VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT);
+    int fd = -1;
+    ASSERT_EQ(app.submit(app.queue(), {}, {{semaphore}}), VK_SUCCESS);
+    ASSERT_EQ(app.export_fence(semaphore, fd), VK_SUCCESS);
+    dma_buf_import_sync_file left{.flags = DMA_BUF_SYNC_WRITE, .fd = fd};
+    EXPECT_EQ(ioctl(buffer.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &left), 0);
+    EXPECT_EQ(buffers.left.at(0).fence, inode_of(fd));
+    close(fd);
+
+    buffers.status[inode_of(buffer.get())] = 0;
+    dma_buf_export_sync_file given{.flags = DMA_BUF_SYNC_READ, .fd = -1};
+    ASSERT_EQ(ioctl(buffer.get(), DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &given), 0);
+    const UniqueFd pending(dup(given.fd));
+    ASSERT_EQ(app.import_fence(semaphore, given.fd), VK_SUCCESS);
+    ASSERT_EQ(app.submit(app.queue(), {{semaphore}}, {}), VK_SUCCESS);
+    EXPECT_FALSE(icd->submissions(app.queue()).at(1).finished);
+    EXPECT_EQ(icd->submissions(app.queue()).at(1).batches.at(0).waits.at(0).sync_file,
+              buffers.given.at(0));
+    ASSERT_TRUE(write_fake_status(pending.get(), 1));
+    EXPECT_EQ(app.vk.QueueWaitIdle(app.queue()), VK_SUCCESS);
+    app.vk.DestroySemaphore(app.device, semaphore, nullptr);
 }
 
 TEST_P(HandLoaderTest, ThreadsSubmitToTwoQueuesAtOnce) {
