@@ -168,7 +168,8 @@ TEST_F(FakeIcdTest, WorkWaitsForTheFenceThatWasImported) {
     ASSERT_EQ(app.import_fence(semaphore, fence.release()), VK_SUCCESS);
     ASSERT_EQ(app.submit(queue, {{semaphore}}, {}), VK_SUCCESS);
     EXPECT_EQ(icd->submissions().at(0).batches.at(0).waits.at(0).sync_file, inode_of(mine.get()));
-    EXPECT_EQ(icd->finish(), 0U) << "what it waits for has not signalled";
+    EXPECT_FALSE(icd->submissions().at(0).finished) << "what it waits for has not signalled";
+    EXPECT_EQ(icd->finish(), 0U);
     ASSERT_TRUE(write_fake_status(mine.get(), 1));
     EXPECT_EQ(vk.QueueWaitIdle(queue), VK_SUCCESS);
 
