@@ -32,6 +32,7 @@ namespace sluice::layer {
 namespace {
 
 struct Instance {
+    VkInstance handle = VK_NULL_HANDLE;
     InstanceFunctions vk;
     Settings settings;
 };
@@ -96,6 +97,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     if (result != VK_SUCCESS)
         return result;
     auto made = std::make_unique<Instance>();
+    made->handle = *instance;
     made->vk.load(next, *instance);
     auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
     made->settings = std::move(settings);
@@ -148,7 +150,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
     const auto next_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
     const auto next = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
     const auto create =
-        reinterpret_cast<PFN_vkCreateDevice>(next_instance(VK_NULL_HANDLE, "vkCreateDevice"));
+        reinterpret_cast<PFN_vkCreateDevice>(next_instance(instance->handle, "vkCreateDevice"));
     if (create == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
     link->u.pLayerInfo = link->u.pLayerInfo->pNext;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 namespace sluice::test {
 
 /// What is asked of the buffers is answered from a script, and what is left there is noted down.
+/// The code under test may ask from many threads; the test looks when they are done.
 struct FakeReservations {
     struct Left {
         ino_t buffer;
@@ -58,6 +60,7 @@ private:
         return -1;
     }
     int give(int fd, dma_buf_export_sync_file& request) {
+        const std::lock_guard lock(mutex_);
         if (export_error != 0)
             return refuse(export_error);
         const ino_t buffer = inode_of(fd);
@@ -68,12 +71,15 @@ private:
         return 0;
     }
     int take(int fd, const dma_buf_import_sync_file& request) {
+        const std::lock_guard lock(mutex_);
         if (import_error != 0)
             return refuse(import_error);
         left.push_back(
             {.buffer = inode_of(fd), .flags = request.flags, .fence = inode_of(request.fd)});
         return 0;
     }
+
+    std::mutex mutex_;
 };
 
 } // namespace sluice::test

@@ -4,42 +4,25 @@
 
 #include <array>
 #include <cerrno>
-#include <optional>
 #include <span>
 
 #include <linux/sync_file.h>
-#include <unistd.h>
 
 #include "support/scripted_sync_file.hpp"
 
 namespace sluice::test {
 
-namespace {
-
-/// The status of the fake sync_file behind \p fd. Otherwise nothing, and errno.
-std::optional<std::int32_t> fake_status(int fd) {
-    std::array<std::int32_t, 2> content{};
-    const ssize_t got = pread(fd, content.data(), sizeof content, 0);
-    if (got == ssize_t{sizeof content} && content[0] == fake_sync_file_mark)
-        return content[1];
-    if (got != -1 || errno != EBADF)
-        errno = ENOTTY;
-    return std::nullopt;
-}
-
-} // namespace
-
 void fake_sync_files(ScriptedLibc& libc) {
     libc.ioctl = [](int fd, unsigned long request, void* argument) {
         if (request != SYNC_IOC_FILE_INFO)
             return ScriptedLibc::real_ioctl(fd, request, argument);
-        const auto status = fake_status(fd);
+        const auto status = read_fake_status(fd);
         return status ? answer_file_info(argument, std::array{*status}) : -1;
     };
     libc.ppoll = [](pollfd* fds, nfds_t count, const timespec*) {
         int ready = 0;
         for (pollfd& each : std::span(fds, count)) {
-            const auto status = each.fd < 0 ? 0 : fake_status(each.fd);
+            const auto status = each.fd < 0 ? 0 : read_fake_status(each.fd);
             if (!status)
                 each.revents = errno == EBADF ? short{POLLNVAL} : each.events;
             else

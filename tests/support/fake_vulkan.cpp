@@ -105,20 +105,13 @@ std::string words(std::uint64_t of) {
 } // namespace
 
 UniqueFd fake_sync_file(int status) {
-    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
     UniqueFd fd(memfd_create("sync_file", MFD_CLOEXEC));
-    EXPECT_EQ(write(fd.get(), content.data(), sizeof content), ssize_t{sizeof content});
+    EXPECT_TRUE(write_fake_status(fd.get(), status));
     return fd;
 }
 
 void set_fake_status(int fd, int status) {
-    const std::array<std::int32_t, 2> content{fake_sync_file_mark, status};
-    EXPECT_EQ(pwrite(fd, content.data(), sizeof content, 0), ssize_t{sizeof content});
-}
-
-ino_t inode_of(int fd) {
-    struct stat status {};
-    return fstat(fd, &status) == 0 ? status.st_ino : 0;
+    EXPECT_TRUE(write_fake_status(fd, status));
 }
 
 namespace {

@@ -18,12 +18,10 @@
 #include <sluice/unique_fd.hpp>
 #include <sluice/vulkan_device.hpp>
 
+#include "support/fake_sync_file.hpp"
 #include "support/scripted_libc.hpp"
 
 namespace sluice::test {
-
-/// What the memfds of `fake_sync_file` begin with; their status follows.
-inline constexpr std::int32_t fake_sync_file_mark = 0x53594e43;
 
 /// A memfd that passes for a sync_file of \p status (0 pending, 1 signalled, below 0 failed) once
 /// `fake_sync_files` is in force. Its inode tells it from others.
@@ -35,9 +33,6 @@ void set_fake_status(int fd, int status);
 /// Makes SYNC_IOC_FILE_INFO answer for the fds that `fake_sync_file` makes, for others it is
 /// ENOTTY; and poll(2) for those that have signalled.
 void fake_sync_files(ScriptedLibc& libc);
-
-/// The inode of what \p fd refers to; 0 where it is closed.
-[[nodiscard]] ino_t inode_of(int fd);
 
 /// What a driver says of one of its devices. The default will do for everything.
 struct FakePhysicalDevice {
