@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <sluice/buffer_lock.hpp>
+#include <sluice/implicit_sync.hpp>
 
 #include "chain.hpp"
 #include "core/sync_file_adopt.hpp"
@@ -30,17 +31,20 @@ constexpr std::size_t most_lost = 64; // semaphores of which a queue has no news
 /// Those whose semaphores' values are in a structure of their own.
 template <typename Info> struct WithValuesApart {
     template <typename With> static void waits(const Info& info, With with) {
-        if (const auto* values = values_of(info))
-            for (std::uint32_t i = 0;
-                 i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-                with(TimelineWait{.semaphore = info.pWaitSemaphores[i],
-                                  .value = values->pWaitSemaphoreValues[i]});
+        const auto* values = values_of(info);
+        for (std::uint32_t i = 0; i < info.waitSemaphoreCount; ++i)
+            with(SemaphoreAt{.semaphore = info.pWaitSemaphores[i],
+                             .value = values != nullptr && i < values->waitSemaphoreValueCount
+                                          ? values->pWaitSemaphoreValues[i]
+                                          : 0});
     }
     template <typename With> static void signals(const Info& info, With with) {
-        if (const auto* values = values_of(info))
-            for (std::uint32_t i = 0;
-                 i < std::min(info.signalSemaphoreCount, values->signalSemaphoreValueCount); ++i)
-                with(info.pSignalSemaphores[i], values->pSignalSemaphoreValues[i]);
+        const auto* values = values_of(info);
+        for (std::uint32_t i = 0; i < info.signalSemaphoreCount; ++i)
+            with(SemaphoreAt{.semaphore = info.pSignalSemaphores[i],
+                             .value = values != nullptr && i < values->signalSemaphoreValueCount
+                                          ? values->pSignalSemaphoreValues[i]
+                                          : 0});
     }
 
 private:
@@ -89,12 +93,12 @@ template <> struct Kind<VkSubmitInfo2> {
     }
     template <typename With> static void waits(const VkSubmitInfo2& info, With with) {
         for (const auto& each : std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount))
-            with(TimelineWait{.semaphore = each.semaphore, .value = each.value});
+            with(SemaphoreAt{.semaphore = each.semaphore, .value = each.value});
     }
     template <typename With> static void signals(const VkSubmitInfo2& info, With with) {
         for (const auto& each :
              std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount))
-            with(each.semaphore, each.value);
+            with(SemaphoreAt{.semaphore = each.semaphore, .value = each.value});
     }
     static VkSubmitInfo2 wait(const Bracket& bracket, Bracket::Infos& infos) {
         infos.wait = everything(bracket.wait);
@@ -136,6 +140,12 @@ template <> struct Kind<VkBindSparseInfo> : WithValuesApart<VkBindSparseInfo> {
                 .pSignalSemaphores = &bracket.signal};
     }
 };
+
+/// Whether fences come out of buffers and go into them; asked once.
+bool kernel_is_able(const DmaBuf& any) {
+    const auto caps = implicit_sync_caps(any);
+    return !caps || (caps->export_fence && caps->import_fence);
+}
 
 /// What both accesses together are.
 Access both(Access a, Access b) noexcept {
@@ -366,16 +376,19 @@ void Bridge::wait_until_idle(Queue& queue) {
 /// for what was submitted, so that there is nothing left to wait for.
 template <typename Info>
 VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence) {
+    queue.lost_fences.reserve(queue.lost_fences.size() + 1); // before it is too late to go on
     for (const Part& each : queue.parts)
         if (each.waits)
             if (auto waited = each.memory->buffer()->wait(each.waits_as, deadline_in(cpu_patience));
                 !waited)
                 report_.once(Trouble::wait_on_cpu, waited.error().message());
-    const VkResult result = as_it_is(queue, infos, fence);
-    if (result != VK_SUCCESS || std::ranges::none_of(queue.parts, &Part::signals))
+    const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
+    if (result != VK_SUCCESS)
         return result;
-    find_values_to_come(queue, infos);
-    if (queue.waits.empty())
+    const bool on_its_way = !defer(queue, infos, nullptr);
+    if (std::ranges::none_of(queue.parts, &Part::signals))
+        return result;
+    if (on_its_way)
         wait_until_idle(queue);
     else
         report_.once(Trouble::deferred,
@@ -388,53 +401,51 @@ VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence f
 // ---- Submissions --------------------------------------------------------------------------------
 
 template <typename Info>
-VkResult Bridge::as_it_is(const Queue& queue, std::span<const Info> infos, VkFence fence) {
+VkResult Bridge::as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence) {
     const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
     if (result == VK_SUCCESS)
-        note_signals(infos);
+        defer(queue, infos, nullptr);
     return result;
 }
 
-template <typename Info> void Bridge::note_signals(std::span<const Info> infos) {
-    if (timelines_.any())
-        for (const Info& each : infos)
-            Kind<Info>::signals(each, [&](VkSemaphore semaphore, std::uint64_t value) {
-                timelines_.signalled(semaphore, value);
-            });
-}
-
-/// Into the queue's `waits`.
+/// Notes down what was just submitted. \returns whether it is not on its way, so that its fence, in
+/// \p bracket if it is to be handed over, is not to be had until `catch_up`.
 template <typename Info>
-void Bridge::find_values_to_come(Queue& queue, std::span<const Info> infos) {
+bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept try {
+    if (!timelines_.any())
+        return false;
     queue.waits.clear();
-    if (timelines_.any())
-        for (const Info& each : infos)
-            Kind<Info>::waits(each, [&](const TimelineWait& wait) {
-                if (!timelines_.is_on_its_way(wait))
-                    queue.waits.push_back(wait);
-            });
-}
-
-/// Leaves the fence of what was just submitted in the buffers, or has that done as soon as it can
-/// be.
-template <typename Info>
-void Bridge::after(Queue& queue, std::span<const Info> infos, Bracket& bracket) {
-    find_values_to_come(queue, infos);
+    for (const Info& each : infos)
+        Kind<Info>::waits(each, [&](const SemaphoreAt& at) {
+            if (const OpenWait wait = timelines_.wait_of(at); !timelines_.is_on_its_way(wait))
+                queue.waits.push_back(wait);
+        });
     {
         const std::scoped_lock held(queue.lock);
         // What comes later on a queue depends on what came before.
-        const bool later = !queue.waits.empty() || !queue.deferred.empty();
-        if (later) {
-            queue.deferred.push_back(
-                {.bracket = &bracket, .parts = queue.parts, .waits = queue.waits});
+        if (!queue.waits.empty() || !queue.deferred.empty()) {
+            Deferred later{.bracket = bracket,
+                           .parts = bracket != nullptr ? queue.parts : std::vector<Part>(),
+                           .waits = queue.waits,
+                           .signals = {},
+                           .behind = timelines_.new_behind()};
+            for (const Info& each : infos)
+                Kind<Info>::signals(each, [&](const SemaphoreAt& at) {
+                    later.signals.push_back(at);
+                    timelines_.signalled_behind(at, later.behind);
+                });
+            queue.deferred.push_back(std::move(later));
             deferred_.fetch_add(1, std::memory_order_relaxed);
-            report_.once(Trouble::deferred,
-                         "a submission waits for a timeline semaphore's value that is still to be "
-                         "submitted: its fence comes into the buffers once that is");
-            return;
+            return true;
         }
     }
-    hand_over(bracket, queue.parts);
+    for (const Info& each : infos)
+        Kind<Info>::signals(each, [&](const SemaphoreAt& at) { timelines_.signalled(at); });
+    return false;
+} catch (const std::bad_alloc&) {
+    report_.once(Trouble::no_memory, "no memory to keep a submission's fence until it can be had: "
+                                     "who uses its buffers next does not wait for it");
+    return true;
 }
 
 template <typename Info>
@@ -451,10 +462,14 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     try {
         if (!collect(queue, infos))
             return as_it_is(queue, infos, fence);
-        if (!able_ && !on_cpu_) {
+        const bool able = able_ && kernel_is_able(*queue.buffers.front());
+        if (!able && !on_cpu_) {
             report_.once(Trouble::no_sync_fd,
-                         "the driver has no semaphores of SYNC_FD: buffers are not synchronised. "
-                         "Set sync_on_cpu to have them waited for on the CPU");
+                         std::string(able_ ? "this kernel neither gives nor takes buffers' fences "
+                                             "(6.0 does)"
+                                           : "the driver has no semaphores of SYNC_FD") +
+                             ": buffers are not synchronised. Set sync_on_cpu to have them waited "
+                             "for on the CPU");
             return as_it_is(queue, infos, fence);
         }
         // Others that submit with the same buffers come before or after, not in between.
@@ -462,7 +477,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
             lock = std::move(*taken);
         else
             report_.once(Trouble::lock, taken.error().message());
-        if (!able_)
+        if (!able)
             return run_on_cpu(queue, infos, fence);
         if (queue.lost.size() >= most_lost) {
             report_.once(Trouble::given_up, "the driver has given no fence for many submissions of "
@@ -489,19 +504,20 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     }
 
     const VkResult result = Of::down(vk_, queue.handle, std::span<const Info>(room), fence);
-    if (result == VK_SUCCESS)
-        note_signals(infos);
     if (result != VK_SUCCESS || !signals) {
         // Nobody knows what is in the semaphores, or when they are free.
         bracket->lost = bracket->in_use;
         bracket->handed.store(true, std::memory_order_release);
-        return result;
     }
-    try {
-        after(queue, infos, *bracket);
-    } catch (const std::bad_alloc&) {
-        report_.once(Trouble::no_memory, "no memory to keep a submission's fence until it can be "
-                                         "had: who uses its buffers next does not wait for it");
+    if (result != VK_SUCCESS)
+        return result;
+    if (!defer(queue, infos, signals ? bracket : nullptr)) {
+        if (signals)
+            hand_over(*bracket, queue.parts);
+    } else if (signals) {
+        report_.once(Trouble::deferred,
+                     "a submission waits for a timeline semaphore's value that is still to be "
+                     "submitted: its fence comes into the buffers once that is");
     }
     return result;
 }
@@ -518,28 +534,35 @@ VkResult Bridge::bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> inf
     return run(queue, infos, fence);
 }
 
-void Bridge::catch_up(Queue& queue) {
+bool Bridge::catch_up(Queue& queue) {
     std::unique_lock held(queue.lock);
     queue.look_again = true;
     if (queue.looking)
-        return; // who looks does it
+        return false; // who looks does it
     queue.looking = true;
+    bool any = false;
     while (std::exchange(queue.look_again, false) && !queue.deferred.empty()) {
         Deferred& next = queue.deferred.front(); // which only who looks takes away
         held.unlock();
         std::erase_if(next.waits,
-                      [&](const TimelineWait& wait) { return timelines_.is_on_its_way(wait); });
+                      [&](const OpenWait& wait) { return timelines_.is_on_its_way(wait); });
         const bool ready = next.waits.empty();
-        if (ready)
-            hand_over(*next.bracket, next.parts);
+        if (ready) {
+            if (next.bracket != nullptr)
+                hand_over(*next.bracket, next.parts);
+            for (const SemaphoreAt& at : next.signals)
+                timelines_.signalled(at);
+            timelines_.resolved(next.behind);
+        }
         held.lock();
         if (ready) {
             queue.deferred.pop_front();
             deferred_.fetch_sub(1, std::memory_order_relaxed);
-            queue.look_again = true;
+            queue.look_again = any = true;
         }
     }
     queue.looking = false;
+    return any;
 }
 
 void Bridge::destroy(Queue& queue) noexcept {

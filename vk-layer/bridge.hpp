@@ -49,11 +49,13 @@ struct Bracket {
     };
 };
 
-/// A hand-over that cannot be made yet.
+/// A submission that is not on its way yet, so that its fence cannot be had.
 struct Deferred {
-    Bracket* bracket = nullptr;
+    Bracket* bracket = nullptr; // null where it has no buffers
     std::vector<Part> parts;
-    std::vector<TimelineWait> waits;
+    std::vector<OpenWait> waits;
+    std::vector<SemaphoreAt> signals;
+    std::uint64_t behind = 0; // its own number
 };
 
 /// What a queue needs for submitting. Threads: as Vulkan asks of a queue, one at a time, but for
@@ -69,14 +71,14 @@ struct Queue {
     std::vector<const DmaBuf*> buffers;
     std::vector<SyncFile> fences;
     std::vector<pollfd> polls;
-    std::vector<TimelineWait> waits;
+    std::vector<OpenWait> waits;
     std::vector<VkSubmitInfo> infos;
     std::vector<VkSubmitInfo2> infos2;
     std::vector<VkBindSparseInfo> binds;
 
     std::mutex lock;               // never held across a call of the driver's
     std::deque<Deferred> deferred; // in their order
-    bool looking = false;          // somebody sees which can be made
+    bool looking = false;          // somebody sees which are on their way by now
     bool look_again = false;       // and does so once more
 };
 
@@ -96,12 +98,13 @@ public:
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
     VkResult bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> infos, VkFence fence);
 
-    /// Whether there are hand-overs still to be made. Cheap.
+    /// Whether there are submissions that are not on their way. Cheap.
     [[nodiscard]] bool is_behind() const noexcept {
         return deferred_.load(std::memory_order_relaxed) != 0;
     }
-    /// Makes those that can be made by now.
-    void catch_up(Queue& queue);
+    /// Hands over the fences of those that are by now. \returns whether there was one: others may
+    /// have waited for it, on other queues.
+    bool catch_up(Queue& queue);
     /// The device goes, and is idle.
     void destroy(Queue& queue) noexcept;
 
@@ -110,12 +113,10 @@ private:
     template <typename Info>
     VkResult run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence);
     template <typename Info>
-    VkResult as_it_is(const Queue& queue, std::span<const Info> infos, VkFence fence);
+    VkResult as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence);
     template <typename Info> bool collect(Queue& queue, std::span<const Info> infos) const;
-    template <typename Info> void note_signals(std::span<const Info> infos);
-    template <typename Info> void find_values_to_come(Queue& queue, std::span<const Info> infos);
     template <typename Info>
-    void after(Queue& queue, std::span<const Info> infos, Bracket& bracket);
+    bool defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept;
     void take_part(std::vector<Part>& parts, const Use& use) const;
 
     /// Fills a bracket's wait semaphore with what is pending in the buffers. \returns whether there

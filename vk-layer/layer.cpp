@@ -524,8 +524,11 @@ void catch_up(Device& device) noexcept {
             const std::scoped_lock held(device.queue_list_lock);
             queues = device.queue_list;
         }
-        for (Queue* each : queues)
-            device.bridge->catch_up(*each);
+        for (bool any = true; any;) {
+            any = false;
+            for (Queue* each : queues)
+                any |= device.bridge->catch_up(*each);
+        }
     });
 }
 
@@ -552,7 +555,7 @@ VKAPI_ATTR VkResult VKAPI_CALL signal_semaphore(VkDevice device,
     Device& of = device_of(device);
     const VkResult result = (of.vk.*Function)(device, info);
     if (result == VK_SUCCESS) {
-        of.timelines->signalled(info->semaphore, info->value);
+        of.timelines->signalled({.semaphore = info->semaphore, .value = info->value});
         catch_up(of);
     }
     return result;
