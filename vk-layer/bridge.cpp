@@ -456,7 +456,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
 
     std::optional<BufferLock> lock;
     Bracket* bracket = nullptr;
-    Bracket::Infos own;
+    Bracket::Infos own{};
     std::vector<Info>& room = Of::room(queue);
     bool signals = false;
     try {

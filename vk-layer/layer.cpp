@@ -42,6 +42,7 @@ struct Instance {
 
 struct Device {
     VkDevice handle = VK_NULL_HANDLE;
+    bool may_share = false; // it can import and export memory at all
     DeviceFunctions vk;
     std::vector<bool> protected_memory; // by the memory's type
     Tracker tracker;
@@ -184,9 +185,10 @@ FenceSupport fence_support(const InstanceFunctions& vk, VkPhysicalDevice device)
 
 /// What we keep of a device; null where there is no room for it.
 Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevice device,
-                    PFN_vkGetDeviceProcAddr next) {
+                    bool may_share, PFN_vkGetDeviceProcAddr next) {
     auto made = std::make_unique<Device>();
     made->handle = device;
+    made->may_share = may_share;
     made->vk.load(next, device);
     VkPhysicalDeviceMemoryProperties memory{};
     instance.vk.GetPhysicalDeviceMemoryProperties(physical, &memory);
@@ -223,13 +225,14 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
     if (create == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
 
+    bool may_share = false;
     try {
         // Who shares no dma-buf needs no fences for them.
         std::vector<const char*> names(info->ppEnabledExtensionNames,
                                        info->ppEnabledExtensionNames + info->enabledExtensionCount);
         VkDeviceCreateInfo wanted = *info;
-        if (has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME) &&
-            !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
+        may_share = has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME);
+        if (may_share && !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
             offers(instance->vk, physical, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
             names.push_back(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
             wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
@@ -247,7 +250,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     }
     try {
-        if (keep_device(*instance, physical, *device, next) != nullptr)
+        if (keep_device(*instance, physical, *device, may_share, next) != nullptr)
             return VK_SUCCESS;
         warn("there are too many devices: one more cannot be created");
     } catch (const std::bad_alloc&) {
@@ -613,7 +616,7 @@ struct Entry {
 };
 
 PFN_vkVoidFunction find_device_function(std::string_view name) {
-#define SLUICE_LAYER_ENTRY(each) {"vk" #each, reinterpret_cast<PFN_vkVoidFunction>(+each)},
+#define SLUICE_LAYER_ENTRY(each) {"vk" #each, reinterpret_cast<PFN_vkVoidFunction>(+(each))},
     static const Entry entries[] = {SLUICE_LAYER_DEVICE_FUNCTIONS(SLUICE_LAYER_ENTRY)};
 #undef SLUICE_LAYER_ENTRY
     for (const Entry& each : entries)
@@ -629,9 +632,13 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, cons
         return reinterpret_cast<PFN_vkVoidFunction>(&SetSelfBracketing);
     // What the device does not have, as the functions of extensions that nobody enabled, is not
     // there because of us.
-    const auto below = device_of(device).vk.GetDeviceProcAddr(device, name);
+    const Device& of = device_of(device);
+    const auto below = of.vk.GetDeviceProcAddr(device, name);
     if (below == nullptr)
         return nullptr;
+    // Who cannot share memory goes past us.
+    if (!of.may_share && std::string_view(name) != "vkDestroyDevice")
+        return below;
     const auto ours = find_device_function(name);
     return ours != nullptr ? ours : below;
 }

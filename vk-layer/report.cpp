@@ -73,7 +73,7 @@ bool logs(Settings::Log gravity) noexcept {
 void say(Settings::Log gravity, std::string_view what) noexcept {
     if (!logs(gravity))
         return;
-    std::array<char, 1024> line; // longer ones are cut
+    std::array<char, 1024> line{}; // longer ones are cut
     const std::string_view word = word_of(gravity);
     int length = std::snprintf(line.data(), line.size() - 1, "%s: %.*s%.*s", layer_name.data(),
                                static_cast<int>(word.size()), word.data(),

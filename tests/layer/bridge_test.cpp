@@ -789,7 +789,8 @@ TEST_F(LayerCpuSyncTest, WhereWeFailTheSubmissionGoesOn) {
 class LayerDeviceTest : public LayerBridgeTest {
 protected:
     /// A device with \p extensions alone, destroyed again.
-    VkResult create_device(const std::vector<const char*>& extensions) {
+    VkResult create_device(const std::vector<const char*>& extensions,
+                           PFN_vkVoidFunction* submit = nullptr) {
         const float priority = 1;
         const VkDeviceQueueCreateInfo queues{.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                              .queueCount = 1,
@@ -803,6 +804,8 @@ protected:
         VkDevice made = VK_NULL_HANDLE;
         const VkResult result =
             app->of_instance.CreateDevice(app->physical_device, &info, nullptr, &made);
+        if (result == VK_SUCCESS && submit != nullptr)
+            *submit = HandLoader::get_device_proc_addr(made, "vkQueueSubmit");
         if (result == VK_SUCCESS)
             reinterpret_cast<PFN_vkDestroyDevice>(
                 HandLoader::get_device_proc_addr(made, "vkDestroyDevice"))(made, nullptr);
@@ -836,6 +839,16 @@ TEST_F(LayerDeviceTest, ADeviceThatFailsWithItIsTriedWithoutIt) {
               (std::vector<std::string>{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME}));
     icd->fail("vkCreateDevice", VK_ERROR_TOO_MANY_OBJECTS);
     EXPECT_EQ(create_device({}), VK_ERROR_TOO_MANY_OBJECTS) << "which is not ours";
+}
+
+TEST_F(LayerDeviceTest, WhoCannotShareMemoryGoesPastUs) {
+    begin();
+    const auto below = FakeIcd::get_instance_proc_addr(app->instance, "vkQueueSubmit");
+    PFN_vkVoidFunction submit = nullptr;
+    ASSERT_EQ(create_device({}, &submit), VK_SUCCESS);
+    EXPECT_EQ(submit, below);
+    ASSERT_EQ(create_device({VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME}, &submit), VK_SUCCESS);
+    EXPECT_NE(submit, below);
 }
 
 TEST_F(LayerDeviceTest, ManyDevicesComeAndGo) {

@@ -395,11 +395,15 @@ struct FakeIcd::Functions {
     static void VKAPI_CALL GetPhysicalDeviceProperties2(VkPhysicalDevice device,
                                                         VkPhysicalDeviceProperties2* into) {
         GetPhysicalDeviceProperties(device, &into->properties);
-        for (auto* each = static_cast<VkBaseOutStructure*>(into->pNext); each; each = each->pNext)
+        for (auto* each = static_cast<VkBaseOutStructure*>(into->pNext); each; each = each->pNext) {
             if (each->sType ==
                 VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT)
                 reinterpret_cast<VkPhysicalDeviceExternalMemoryHostPropertiesEXT*>(each)
                     ->minImportedHostPointerAlignment = page;
+            if (each->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES)
+                reinterpret_cast<VkPhysicalDeviceMaintenance4Properties*>(each)->maxBufferSize =
+                    VkDeviceSize{1} << 30U;
+        }
     }
 
     static void VKAPI_CALL GetPhysicalDeviceFormatProperties(VkPhysicalDevice device, VkFormat,
@@ -1278,6 +1282,18 @@ struct FakeIcd::Functions {
 
     static void VKAPI_CALL DestroyEvent(VkDevice device, VkEvent event, Allocator allocator) {
         destroy(__func__, "event", device, event, allocator);
+    }
+
+    static VkResult VKAPI_CALL
+    CreateSamplerYcbcrConversion(VkDevice device, const VkSamplerYcbcrConversionCreateInfo*,
+                                 Allocator allocator, VkSamplerYcbcrConversion* conversion) {
+        return create(Call(__func__), "conversion", device, allocator, conversion);
+    }
+
+    static void VKAPI_CALL DestroySamplerYcbcrConversion(VkDevice device,
+                                                         VkSamplerYcbcrConversion conversion,
+                                                         Allocator allocator) {
+        destroy(__func__, "conversion", device, conversion, allocator);
     }
 
     static VkResult VKAPI_CALL SetDebugUtilsObjectNameEXT(VkDevice device,

@@ -54,6 +54,7 @@
     F(CreateFence, CreateFence, "1.0")                                                                                    \
     F(CreateImage, CreateImage, "1.0")                                                                                    \
     F(CreateImageView, CreateImageView, "1.0")                                                                            \
+    F(CreateSamplerYcbcrConversion, CreateSamplerYcbcrConversion, "1.1")                                                  \
     F(CreateSemaphore, CreateSemaphore, "1.0")                                                                            \
     F(DestroyBuffer, DestroyBuffer, "1.0")                                                                                \
     F(DestroyCommandPool, DestroyCommandPool, "1.0")                                                                      \
@@ -62,6 +63,7 @@
     F(DestroyFence, DestroyFence, "1.0")                                                                                  \
     F(DestroyImage, DestroyImage, "1.0")                                                                                  \
     F(DestroyImageView, DestroyImageView, "1.0")                                                                          \
+    F(DestroySamplerYcbcrConversion, DestroySamplerYcbcrConversion, "1.1")                                                \
     F(DestroySemaphore, DestroySemaphore, "1.0")                                                                          \
     F(DeviceWaitIdle, DeviceWaitIdle, "1.0")                                                                              \
     F(EndCommandBuffer, EndCommandBuffer, "1.0")                                                                          \
