@@ -172,10 +172,25 @@ std::optional<Buffers> make_buffers(std::size_t count, bool busy) {
     return made;
 }
 
+/// Has the driver that is none give fences that have signalled. Of real ones, those of the first of
+/// \p idle buffers.
+bool give_a_signalled_fence(const Buffers& idle) {
+    if (!real_buffers) {
+        bench::quick::give(bench::signalled_stand_in());
+        return true;
+    }
+    auto fence = idle.all[0].export_fence(Access::read_write);
+    if (!fence)
+        return false;
+    static const SyncFile kept = std::move(*fence);
+    bench::quick::give(kept.fd());
+    return true;
+}
+
 /// The made-up driver, with the layer or without. Everything lives as long as the rows.
 class Bench {
 public:
-    Bench(FakeIcd& icd, SideBySide& rows) : icd_(icd), rows_(rows) {}
+    explicit Bench(SideBySide& rows) : rows_(rows) {}
 
     /// \returns whether none is missing that should be there.
     bool add_quick_rows();
@@ -194,7 +209,6 @@ private:
                                       bench::quick::GetSemaphoreFdKHR);
     }
 
-    FakeIcd& icd_;
     SideBySide& rows_;
     std::deque<Buffers> buffers_;
     std::deque<LayerApp> apps_;
@@ -202,7 +216,7 @@ private:
 };
 
 bool Bench::add_bracketed(bool busy) {
-    auto made = make_buffers(std::size(buffer_counts) > 0 ? buffer_counts[2] : 0, busy);
+    auto made = make_buffers(buffer_counts[2], busy);
     if (!made)
         return left_out(busy ? "pending fences" : "buffers", "the kernel has none (sw_sync, root)");
     const Buffers& buffers = buffers_.emplace_back(std::move(*made));
@@ -261,15 +275,8 @@ bool Bench::add_quick_rows() {
     auto one = make_buffers(1, false);
     if (!one || !off.import(one->all[0].fd()))
         return left_out("everything", "there are no buffers");
-    if (real_buffers) {
-        auto signalled = one->all[0].export_fence(Access::read_write);
-        if (!signalled)
-            return left_out("everything", "the kernel exports no fences from buffers (6.0 does)");
-        one->fences.push_back(std::move(*signalled));
-        bench::quick::give(one->fences.back().fd());
-    } else {
-        bench::quick::give(bench::signalled_stand_in());
-    }
+    if (!give_a_signalled_fence(*one))
+        return left_out("everything", "the kernel exports no fences from buffers (6.0 does)");
     buffers_.push_back(std::move(*one));
 
     const Submission without{.submit = bench::quick::QueueSubmit, .queue = nothing.queue};
@@ -329,8 +336,7 @@ bool Bench::add_lavapipe_rows() {
 
 /// Prints what memory of ours a tracked buffer takes, with a VkBuffer in it.
 /// \returns whether it keeps to the goal.
-bool report_heap(const FakeIcd& icd) {
-    (void)icd;
+bool report_heap() {
     constexpr std::ptrdiff_t count = 256;
     const LayerApp app(HandLoader::get_instance_proc_addr);
     const sluice::test::DeviceFunctions below(
@@ -363,15 +369,6 @@ bool report_heap(const FakeIcd& icd) {
 
 // ---- Runs without rows --------------------------------------------------------------------------
 
-/// For valgrind, which counts the instructions of all of it. \returns the exit status.
-int submit_only(const Submission& submission, long count) {
-    submission.prepare();
-    for (long i = 0; i < count; ++i)
-        if (!submission())
-            return 1;
-    return 0;
-}
-
 struct Footprint {
     long fds = 0, pages = 0;
     std::ptrdiff_t blocks = 0, bytes = 0; // of operator new
@@ -403,8 +400,10 @@ int run_long(const LayerApp& app, long count) {
         return 1;
     }
     VkCommandBuffer by_barriers = app.record({app.imported.data(), app.imported.size() / 2});
+    // All that is in turns below is at the same point then.
+    constexpr long round = 60;
     constexpr long steps = 20;
-    const long step = std::max(count / steps, 1L);
+    const long step = (count / steps + round - 1) / round * round;
     constexpr long in_flight = 4;
     std::optional<Footprint> first;
     Footprint last;
@@ -453,9 +452,16 @@ int run_long(const LayerApp& app, long count) {
 
 struct Mode {
     enum class Kind : std::uint8_t { rows, submissions, long_run } kind = Kind::rows;
-    std::string_view which; // of submissions: none, off or auto; of a long run: fake or driver
+    std::string_view which;  // of submissions: none, off or auto; of a long run: fake or driver
+    std::size_t tracked = 0; // buffers, of submissions
     long count = 0;
 };
+
+/// \returns whether \p text is a number above 0.
+template <typename Number> bool read_number(std::string_view text, Number& into) {
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), into);
+    return read.ec == std::errc() && read.ptr == text.data() + text.size() && into > 0;
+}
 
 /// \returns nothing where the arguments are wrong.
 std::optional<Mode> read_mode(int argc, char** argv) {
@@ -466,19 +472,39 @@ std::optional<Mode> read_mode(int argc, char** argv) {
               .which = argc > 2 ? argv[2] : ""};
     const std::string_view count = argc == 4 ? argv[3] : "";
     const bool known = mode.kind == Mode::Kind::submissions
-                           ? mode.which == "none" || mode.which == "off" || mode.which == "auto"
+                           ? mode.which == "none" || mode.which == "off" || mode.which == "auto" ||
+                                 read_number(mode.which, mode.tracked)
                            : mode.which == "fake" || mode.which == "driver";
-    const auto read = std::from_chars(count.data(), count.data() + count.size(), mode.count);
-    if (!known || read.ec != std::errc() || read.ptr != count.data() + count.size() ||
-        mode.count < 1) {
-        std::puts("also: --submissions none|off|auto COUNT, for valgrind to count their "
-                  "instructions:\n"
-                  "        without the layer, with sync=off, with nothing tracked\n"
-                  "      --long-run fake|driver COUNT, to see that fds and memory stay flat: on\n"
-                  "        the driver that is made up, or on the first real one");
+    if (!known || !read_number(count, mode.count)) {
+        std::puts(
+            "also: --submissions none|off|auto|BUFFERS COUNT, for valgrind to count their\n"
+            "        instructions: without the layer, with sync=off, with nothing tracked, with\n"
+            "        so many idle buffers tracked\n"
+            "      --long-run fake|driver COUNT, to see that fds and memory stay flat: on\n"
+            "        the driver that is made up, or on the first real one");
         return std::nullopt;
     }
     return mode;
+}
+
+/// For valgrind, which counts the instructions of all of it. \returns the exit status.
+int submit_only(const Mode& mode) {
+    const bool none = mode.which == "none";
+    set_sync(mode.which == "off" ? "off" : "auto");
+    LayerApp app(HandLoader::get_instance_proc_addr);
+    const auto buffers = make_buffers(std::max(mode.tracked, std::size_t{1}), false);
+    if (!app.problem().empty() || !buffers || !give_a_signalled_fence(*buffers))
+        return 1;
+    for (std::size_t i = 0; i < mode.tracked; ++i)
+        if (!app.import(buffers->all[i].fd()))
+            return 1;
+    const Submission submission{.submit = none ? bench::quick::QueueSubmit : app.vk.QueueSubmit,
+                                .queue = app.queue};
+    submission.prepare();
+    for (long i = 0; i < mode.count; ++i)
+        if (!submission())
+            return 1;
+    return 0;
 }
 
 int run_long(const Mode& mode) {
@@ -528,22 +554,16 @@ int main(int argc, char** argv) {
     HandLoader loader(icd, layers, complain);
     if (mode->kind == Mode::Kind::long_run)
         return run_long(*mode);
-    if (mode->kind == Mode::Kind::submissions) {
-        const bool none = mode->which == "none";
-        set_sync(none ? "auto" : std::string(mode->which).c_str());
-        const LayerApp app(HandLoader::get_instance_proc_addr);
-        return submit_only(
-            {.submit = none ? bench::quick::QueueSubmit : app.vk.QueueSubmit, .queue = app.queue},
-            mode->count);
-    }
+    if (mode->kind == Mode::Kind::submissions)
+        return submit_only(*mode);
 
     std::printf("%s\n", real_buffers ? "buffers of udmabuf, fences of sw_sync"
                                      : "memfds stand for dma-bufs, eventfds for their fences");
-    const bool small_enough = report_heap(icd);
+    const bool small_enough = report_heap();
     SideBySide rows(options);
-    Bench bench(icd, rows);
-    bool complete = bench.add_quick_rows();
-    complete = bench.add_lavapipe_rows() && complete;
+    Bench all(rows);
+    bool complete = all.add_quick_rows();
+    complete = all.add_lavapipe_rows() && complete;
     const int status = rows.run(argv[0], complete);
     return status != 0 ? status : complained || (options.check && !small_enough) ? 1 : 0;
 }
