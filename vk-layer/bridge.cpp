@@ -217,38 +217,38 @@ bool Bridge::make_semaphore(VkSemaphore& semaphore, bool exportable) {
     return true;
 }
 
-/// Submissions of a queue end in their order, or so that waiting for the oldest costs little.
-Bracket& Bridge::take_bracket(Queue& queue) {
+/// The bracket that comes next, which may be in use; null where there is none.
+Bracket* Bridge::oldest_bracket(Queue& queue) {
     auto& ring = queue.brackets;
     while (!ring.empty()) {
-        Bracket& oldest = *ring[queue.oldest];
-        if (oldest.in_use) {
-            if (!oldest.handed.load(std::memory_order_acquire))
-                break;
-            if (oldest.lost) {
-                const auto at = ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest);
-                queue.lost.push_back(std::move(*at));
-                ring.erase(at);
-                queue.oldest = ring.empty() ? 0 : queue.oldest % ring.size();
-                continue;
-            }
-            if (oldest.done.fd() >= 0 && sys::poll_now(oldest.done.fd(), POLLIN) <= 0)
-                break;
-        }
-        oldest.done = SyncFile::signalled();
-        oldest.in_use = false;
-        oldest.handed.store(false, std::memory_order_relaxed);
-        queue.oldest = (queue.oldest + 1) % ring.size();
-        return oldest;
+        const auto at = ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest);
+        Bracket& oldest = **at;
+        if (!oldest.in_use || !oldest.handed.load(std::memory_order_acquire) || !oldest.lost)
+            return &oldest;
+        queue.lost.push_back(std::move(*at));
+        ring.erase(at);
+        queue.oldest = ring.empty() ? 0 : queue.oldest % ring.size();
     }
-    auto made = std::make_unique<Bracket>();
-    Bracket& bracket = *made;
-    ring.insert(ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest), std::move(made));
-    queue.oldest = (queue.oldest + 1) % ring.size();
-    return bracket;
+    return nullptr;
 }
 
-bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
+Bracket& Bridge::take_bracket(Queue& queue, Bracket* free) {
+    auto& ring = queue.brackets;
+    if (free != nullptr) {
+        free->done = SyncFile::signalled();
+        free->in_use = false;
+        free->handed.store(false, std::memory_order_relaxed);
+    } else {
+        auto made = std::make_unique<Bracket>();
+        free = made.get();
+        ring.insert(ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest), std::move(made));
+    }
+    queue.oldest = (queue.oldest + 1) % ring.size();
+    return *free;
+}
+
+/// Submissions of a queue end in their order, or so that waiting for the oldest costs little.
+Bracket* Bridge::take_fences(Queue& queue) {
     queue.fences.clear();
     queue.polls.clear();
     for (const Part& part : queue.parts) {
@@ -264,8 +264,21 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         queue.polls.push_back({.fd = fence->fd(), .events = POLLIN, .revents = 0});
         queue.fences.push_back(std::move(*fence));
     }
-    if (queue.fences.empty() || sys::poll_now(std::span(queue.polls)) < 0)
-        return false;
+    Bracket* oldest = oldest_bracket(queue);
+    bool free = oldest != nullptr && !oldest->in_use;
+    if (oldest != nullptr && oldest->in_use && oldest->handed.load(std::memory_order_acquire)) {
+        free = oldest->done.fd() < 0;
+        if (!free)
+            queue.polls.push_back({.fd = oldest->done.fd(), .events = POLLIN, .revents = 0});
+    }
+    if (queue.polls.empty())
+        return free ? oldest : nullptr;
+    if (sys::poll_now(std::span(queue.polls)) < 0) {
+        queue.fences.clear();
+        return free ? oldest : nullptr;
+    }
+    if (queue.polls.size() > queue.fences.size())
+        free = queue.polls.back().revents != 0;
     // What is done need not be waited for.
     std::size_t pending = 0;
     for (std::size_t i = 0; i < queue.fences.size(); ++i)
@@ -273,6 +286,10 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
             queue.fences[pending - 1] = std::move(queue.fences[i]);
     queue.fences.erase(queue.fences.begin() + static_cast<std::ptrdiff_t>(pending),
                        queue.fences.end());
+    return free ? oldest : nullptr;
+}
+
+bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
     if (queue.fences.empty())
         return false;
     SyncFile fence = std::move(queue.fences.front());
@@ -470,7 +487,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
             return as_it_is(queue, infos, fence);
         }
         room.reserve(infos.size() + 2);
-        bracket = &take_bracket(queue);
+        bracket = &take_bracket(queue, take_fences(queue));
         const bool waits = fill_wait(queue, *bracket);
         // Where it waits it signals too: that tells when the semaphores may be used again.
         signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&

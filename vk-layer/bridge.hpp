@@ -118,10 +118,15 @@ private:
     void after(Queue& queue, std::span<const Info> infos, Bracket& bracket);
     void take_part(std::vector<Part>& parts, const Use& use) const;
 
-    /// Fills a bracket's wait semaphore with what is pending in the buffers. \returns whether there
-    /// is anything to wait for.
+    /// Takes what is pending out of the buffers into the queue's `fences`. \returns the oldest
+    /// bracket where it is free, which the same poll tells.
+    Bracket* take_fences(Queue& queue);
+    static Bracket* oldest_bracket(Queue& queue);
+    /// \param free the oldest, or null for a new one.
+    static Bracket& take_bracket(Queue& queue, Bracket* free);
+    /// Fills a bracket's wait semaphore with the queue's `fences`. \returns whether there is
+    /// anything to wait for.
     bool fill_wait(Queue& queue, Bracket& bracket);
-    Bracket& take_bracket(Queue& queue);
     bool make_semaphore(VkSemaphore& semaphore, bool exportable);
     void hand_over(Bracket& bracket, std::span<const Part> parts);
     bool make_fence(VkFence& fence);
