@@ -9,6 +9,9 @@
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <sluice/buffer_lock.hpp>
 
 #include "chain.hpp"
@@ -136,6 +139,16 @@ template <> struct Kind<VkBindSparseInfo> : WithValuesApart<VkBindSparseInfo> {
                 .pSignalSemaphores = &bracket.signal};
     }
 };
+
+/// Makes \p kept another fd of \p fence. What it was before is closed by the same call.
+bool keep_another(UniqueFd& kept, const SyncFile& fence) {
+    if (kept && dup3(fence.fd(), kept.get(), O_CLOEXEC) >= 0)
+        return true;
+    auto copy = UniqueFd::duplicate(fence.fd());
+    if (copy)
+        kept = std::move(*copy);
+    return copy.has_value();
+}
 
 /// What both accesses together are.
 Access both(Access a, Access b) noexcept {
@@ -306,21 +319,22 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
     }
     if (!make_semaphore(bracket.wait, false))
         return false;
-    auto copy = UniqueFd::duplicate(fence.fd()); // which is the driver's once it has taken it
-    if (!copy) {
-        report_.once(Trouble::semaphore, copy.error().message());
+    // The driver's once it has taken it. A second fd tells what is on that number if it has not.
+    if (!keep_another(queue.given, fence)) {
+        report_.once(Trouble::semaphore, "no fd is left for the fences of a submission's buffers");
         return false;
     }
+    const int number = SyncFileAdopt::give_up(std::move(fence)).release();
     const VkImportSemaphoreFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_SEMAPHORE_FD_INFO_KHR,
                                             .pNext = nullptr,
                                             .semaphore = bracket.wait,
                                             .flags = VK_SEMAPHORE_IMPORT_TEMPORARY_BIT,
                                             .handleType =
                                                 VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT,
-                                            .fd = copy->release()};
+                                            .fd = number};
     if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS)
         return true;
-    sys::take_back(import.fd, fence.fd());
+    sys::take_back(import.fd, queue.given.get());
     report_.once(Trouble::semaphore, "the driver takes no SYNC_FD into a semaphore: a submission "
                                      "goes on without the fences of its buffers");
     return false;

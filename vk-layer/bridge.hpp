@@ -17,6 +17,7 @@
 
 #include <sluice/access.hpp>
 #include <sluice/sync_file.hpp>
+#include <sluice/unique_fd.hpp>
 
 #include "dispatch.hpp"
 #include "recorder.hpp"
@@ -69,6 +70,7 @@ struct Queue {
     std::vector<const DmaBuf*> buffers;
     std::vector<SyncFile> fences;
     std::vector<pollfd> polls;
+    UniqueFd given; // another fd of the fence that the driver has got last
     std::vector<TimelineWait> waits;
     std::vector<VkSubmitInfo> infos;
     std::vector<VkSubmitInfo2> infos2;
