@@ -194,13 +194,18 @@ template <typename Info> bool Bridge::collect(Queue& queue, std::span<const Info
                                        [&](const Use& use) { take_part(queue.parts, use); });
             });
     if (mode_ != Settings::Sync::ownership)
-        tracker_.for_each([&](const SharedMemoryPtr& memory) {
-            if (mode_ == Settings::Sync::all ||
-                !memory->has_barriers.load(std::memory_order_relaxed))
-                take_part(queue.parts, {.memory = memory,
-                                        .access = Access::read_write,
-                                        .acquires = true,
-                                        .releases = true});
+        tracker_.for_each([&](const SharedMemoryPtr& memory, bool once) {
+            if (mode_ != Settings::Sync::all &&
+                memory->has_barriers.load(std::memory_order_relaxed))
+                return;
+            // No command buffer has brought these.
+            if (!once && std::ranges::find(queue.parts, memory, &Part::memory) != queue.parts.end())
+                return;
+            queue.parts.push_back({.memory = memory,
+                                   .waits_as = Access::read_write,
+                                   .signals_as = Access::read_write,
+                                   .waits = true,
+                                   .signals = true});
         });
     queue.buffers.clear();
     for (const Part& each : queue.parts)
