@@ -124,9 +124,13 @@ void print_header() {
 void report(benchmark::State& state, const Row& row, const Side& ours, const Side& theirs,
             std::size_t allocations, Outcome& outcome) {
     std::vector<double> ratios;
-    for (std::size_t i = 0; i < ours.times.size(); ++i)
+    std::vector<double> differences;
+    for (std::size_t i = 0; i < ours.times.size(); ++i) {
         ratios.push_back(ours.times[i] / theirs.times[i]);
+        differences.push_back(ours.times[i] - theirs.times[i]);
+    }
     const Quartiles ratio = quartiles(std::move(ratios));
+    const Quartiles added = quartiles(std::move(differences));
     const double our_time = quartiles(ours.times).median;
     const double their_time = quartiles(theirs.times).median;
 
@@ -143,6 +147,16 @@ void report(benchmark::State& state, const Row& row, const Side& ours, const Sid
         outcome.missed_goal = outcome.missed_goal || !met;
         counters["goal"] = row.goal;
         std::snprintf(verdict.data(), verdict.size(), "<= %.2f %s", row.goal,
+                      met ? "met" : "MISSED");
+    }
+    if (row.added > no_goal) {
+        const bool met = added.median <= row.added;
+        outcome.missed_goal = outcome.missed_goal || !met;
+        counters["added_ns"] = added.median;
+        counters["added_ns_quartile_1"] = added.low;
+        counters["added_ns_quartile_3"] = added.high;
+        counters["added_ns_goal"] = row.added;
+        std::snprintf(verdict.data(), verdict.size(), "+%.1f <= %.0f %s", added.median, row.added,
                       met ? "met" : "MISSED");
     }
     const std::string calls =

@@ -60,11 +60,12 @@ struct Side {
 
 /// What one row is about.
 struct Row {
-    std::string name;      // "ours; theirs", where theirs is not ours written by hand
-    double goal = no_goal; // the highest ratio that is well
-    int slowness = 1;      // so many times fewer rounds
-    bool counted = true;   // in child processes, which have none of its threads
-    bool stepped = true;   // and its instructions too, one by one
+    std::string name;       // "ours; theirs", where theirs is not ours written by hand
+    double goal = no_goal;  // the highest ratio that is well
+    double added = no_goal; // the same of a difference, in nanoseconds
+    int slowness = 1;       // so many times fewer rounds
+    bool counted = true;    // in child processes, which have none of its threads
+    bool stepped = true;    // and its instructions too, one by one
 };
 
 void print_header();

@@ -9,6 +9,9 @@
 #include <string>
 #include <utility>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <sluice/buffer_lock.hpp>
 #include <sluice/implicit_sync.hpp>
 
@@ -147,6 +150,16 @@ bool kernel_is_able(const DmaBuf& any) {
     return !caps || (caps->export_fence && caps->import_fence);
 }
 
+/// Makes \p kept another fd of \p fence. What it was before is closed by the same call.
+bool keep_another(UniqueFd& kept, const SyncFile& fence) {
+    if (kept && dup3(fence.fd(), kept.get(), O_CLOEXEC) >= 0)
+        return true;
+    auto copy = UniqueFd::duplicate(fence.fd());
+    if (copy)
+        kept = std::move(*copy);
+    return copy.has_value();
+}
+
 /// What both accesses together are.
 Access both(Access a, Access b) noexcept {
     return static_cast<Access>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
@@ -191,13 +204,18 @@ template <typename Info> bool Bridge::collect(Queue& queue, std::span<const Info
                                        [&](const Use& use) { take_part(queue.parts, use); });
             });
     if (mode_ != Settings::Sync::ownership)
-        tracker_.for_each([&](const SharedMemoryPtr& memory) {
-            if (mode_ == Settings::Sync::all ||
-                !memory->has_barriers.load(std::memory_order_relaxed))
-                take_part(queue.parts, {.memory = memory,
-                                        .access = Access::read_write,
-                                        .acquires = true,
-                                        .releases = true});
+        tracker_.for_each([&](const SharedMemoryPtr& memory, bool once) {
+            if (mode_ != Settings::Sync::all &&
+                memory->has_barriers.load(std::memory_order_relaxed))
+                return;
+            // No command buffer has brought these.
+            if (!once && std::ranges::find(queue.parts, memory, &Part::memory) != queue.parts.end())
+                return;
+            queue.parts.push_back({.memory = memory,
+                                   .waits_as = Access::read_write,
+                                   .signals_as = Access::read_write,
+                                   .waits = true,
+                                   .signals = true});
         });
     queue.buffers.clear();
     for (const Part& each : queue.parts)
@@ -227,38 +245,38 @@ bool Bridge::make_semaphore(VkSemaphore& semaphore, bool exportable) {
     return true;
 }
 
-/// Submissions of a queue end in their order, or so that waiting for the oldest costs little.
-Bracket& Bridge::take_bracket(Queue& queue) {
+/// The bracket that comes next, which may be in use; null where there is none.
+Bracket* Bridge::oldest_bracket(Queue& queue) {
     auto& ring = queue.brackets;
     while (!ring.empty()) {
-        Bracket& oldest = *ring[queue.oldest];
-        if (oldest.in_use) {
-            if (!oldest.handed.load(std::memory_order_acquire))
-                break;
-            if (oldest.lost) {
-                const auto at = ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest);
-                queue.lost.push_back(std::move(*at));
-                ring.erase(at);
-                queue.oldest = ring.empty() ? 0 : queue.oldest % ring.size();
-                continue;
-            }
-            if (oldest.done.fd() >= 0 && sys::poll_now(oldest.done.fd(), POLLIN) <= 0)
-                break;
-        }
-        oldest.done = SyncFile::signalled();
-        oldest.in_use = false;
-        oldest.handed.store(false, std::memory_order_relaxed);
-        queue.oldest = (queue.oldest + 1) % ring.size();
-        return oldest;
+        const auto at = ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest);
+        Bracket& oldest = **at;
+        if (!oldest.in_use || !oldest.handed.load(std::memory_order_acquire) || !oldest.lost)
+            return &oldest;
+        queue.lost.push_back(std::move(*at));
+        ring.erase(at);
+        queue.oldest = ring.empty() ? 0 : queue.oldest % ring.size();
     }
-    auto made = std::make_unique<Bracket>();
-    Bracket& bracket = *made;
-    ring.insert(ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest), std::move(made));
-    queue.oldest = (queue.oldest + 1) % ring.size();
-    return bracket;
+    return nullptr;
 }
 
-bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
+Bracket& Bridge::take_bracket(Queue& queue, Bracket* free) {
+    auto& ring = queue.brackets;
+    if (free != nullptr) {
+        free->done = SyncFile::signalled();
+        free->in_use = false;
+        free->handed.store(false, std::memory_order_relaxed);
+    } else {
+        auto made = std::make_unique<Bracket>();
+        free = made.get();
+        ring.insert(ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest), std::move(made));
+    }
+    queue.oldest = (queue.oldest + 1) % ring.size();
+    return *free;
+}
+
+/// Submissions of a queue end in their order, or so that waiting for the oldest costs little.
+Bracket* Bridge::take_fences(Queue& queue) {
     queue.fences.clear();
     queue.polls.clear();
     for (const Part& part : queue.parts) {
@@ -274,8 +292,21 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         queue.polls.push_back({.fd = fence->fd(), .events = POLLIN, .revents = 0});
         queue.fences.push_back(std::move(*fence));
     }
-    if (queue.fences.empty() || sys::poll_now(std::span(queue.polls)) < 0)
-        return false;
+    Bracket* oldest = oldest_bracket(queue);
+    bool free = oldest != nullptr && !oldest->in_use;
+    if (oldest != nullptr && oldest->in_use && oldest->handed.load(std::memory_order_acquire)) {
+        free = oldest->done.fd() < 0;
+        if (!free)
+            queue.polls.push_back({.fd = oldest->done.fd(), .events = POLLIN, .revents = 0});
+    }
+    if (queue.polls.empty())
+        return free ? oldest : nullptr;
+    if (sys::poll_now(std::span(queue.polls)) < 0) {
+        queue.fences.clear();
+        return free ? oldest : nullptr;
+    }
+    if (queue.polls.size() > queue.fences.size())
+        free = queue.polls.back().revents != 0;
     // What is done need not be waited for.
     std::size_t pending = 0;
     for (std::size_t i = 0; i < queue.fences.size(); ++i)
@@ -283,6 +314,10 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
             queue.fences[pending - 1] = std::move(queue.fences[i]);
     queue.fences.erase(queue.fences.begin() + static_cast<std::ptrdiff_t>(pending),
                        queue.fences.end());
+    return free ? oldest : nullptr;
+}
+
+bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
     if (queue.fences.empty())
         return false;
     SyncFile fence = std::move(queue.fences.front());
@@ -299,21 +334,22 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
     }
     if (!make_semaphore(bracket.wait, false))
         return false;
-    auto copy = UniqueFd::duplicate(fence.fd()); // which is the driver's once it has taken it
-    if (!copy) {
-        report_.once(Trouble::semaphore, copy.error().message());
+    // The driver's once it has taken it. A second fd tells what is on that number if it has not.
+    if (!keep_another(queue.given, fence)) {
+        report_.once(Trouble::semaphore, "no fd is left for the fences of a submission's buffers");
         return false;
     }
+    const int number = SyncFileAdopt::give_up(std::move(fence)).release();
     const VkImportSemaphoreFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_SEMAPHORE_FD_INFO_KHR,
                                             .pNext = nullptr,
                                             .semaphore = bracket.wait,
                                             .flags = VK_SEMAPHORE_IMPORT_TEMPORARY_BIT,
                                             .handleType =
                                                 VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT,
-                                            .fd = copy->release()};
+                                            .fd = number};
     if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS)
         return true;
-    sys::take_back(import.fd, fence.fd());
+    sys::take_back(import.fd, queue.given.get());
     report_.once(Trouble::semaphore, "the driver takes no SYNC_FD into a semaphore: a submission "
                                      "goes on without the fences of its buffers");
     return false;
@@ -485,7 +521,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
             return as_it_is(queue, infos, fence);
         }
         room.reserve(infos.size() + 2);
-        bracket = &take_bracket(queue);
+        bracket = &take_bracket(queue, take_fences(queue));
         const bool waits = fill_wait(queue, *bracket);
         // Where it waits it signals too: that tells when the semaphores may be used again.
         signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&

@@ -17,6 +17,7 @@
 
 #include <sluice/access.hpp>
 #include <sluice/sync_file.hpp>
+#include <sluice/unique_fd.hpp>
 
 #include "dispatch.hpp"
 #include "recorder.hpp"
@@ -71,6 +72,7 @@ struct Queue {
     std::vector<const DmaBuf*> buffers;
     std::vector<SyncFile> fences;
     std::vector<pollfd> polls;
+    UniqueFd given; // another fd of the fence that the driver has got last
     std::vector<OpenWait> waits;
     std::vector<VkSubmitInfo> infos;
     std::vector<VkSubmitInfo2> infos2;
@@ -119,10 +121,15 @@ private:
     bool defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept;
     void take_part(std::vector<Part>& parts, const Use& use) const;
 
-    /// Fills a bracket's wait semaphore with what is pending in the buffers. \returns whether there
-    /// is anything to wait for.
+    /// Takes what is pending out of the buffers into the queue's `fences`. \returns the oldest
+    /// bracket where it is free, which the same poll tells.
+    Bracket* take_fences(Queue& queue);
+    static Bracket* oldest_bracket(Queue& queue);
+    /// \param free the oldest, or null for a new one.
+    static Bracket& take_bracket(Queue& queue, Bracket* free);
+    /// Fills a bracket's wait semaphore with the queue's `fences`. \returns whether there is
+    /// anything to wait for.
     bool fill_wait(Queue& queue, Bracket& bracket);
-    Bracket& take_bracket(Queue& queue);
     bool make_semaphore(VkSemaphore& semaphore, bool exportable);
     void hand_over(Bracket& bracket, std::span<const Part> parts);
     bool make_fence(VkFence& fence);

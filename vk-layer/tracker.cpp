@@ -47,7 +47,9 @@ void Tracker::allocated(VkDeviceMemory memory, std::optional<DmaBuf>&& imported)
                 shared = other;
                 break;
             }
-    memories_.insert_or_assign(number(memory), std::move(shared));
+    forget(memory); // which should not be there
+    ++shared->handles;
+    memories_.emplace(number(memory), std::move(shared));
     active_.store(memories_.size(), std::memory_order_relaxed);
 }
 
@@ -65,11 +67,18 @@ void Tracker::exported(VkDeviceMemory memory, int fd) {
         found->second->come_to_be(std::move(*buffer));
 }
 
+void Tracker::forget(VkDeviceMemory memory) {
+    if (const auto found = memories_.find(number(memory)); found != memories_.end()) {
+        --found->second->handles;
+        memories_.erase(found);
+    }
+}
+
 void Tracker::freed(VkDeviceMemory memory) {
     if (!active())
         return;
     const std::scoped_lock held(lock_);
-    memories_.erase(number(memory));
+    forget(memory);
     active_.store(memories_.size(), std::memory_order_relaxed);
 }
 

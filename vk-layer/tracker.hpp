@@ -40,6 +40,9 @@ public:
     /// over, so that it knows what it does.
     std::atomic<bool> has_barriers = false;
 
+    /// As how many VkDeviceMemory it is tracked; the tracker's, under its lock.
+    std::size_t handles = 0;
+
 private:
     std::optional<DmaBuf> buffer_;
     std::atomic<bool> known_ = false;
@@ -81,12 +84,13 @@ public:
     [[nodiscard]] Behind behind(VkImage image) const { return find(number(image), images_); }
     [[nodiscard]] Behind behind(VkBuffer buffer) const { return find(number(buffer), buffers_); }
 
-    /// Calls \p with with each memory that is a dma-buf by now. No lock of ours may be taken there.
+    /// Calls \p with with each memory that is a dma-buf by now, and with whether it comes this once
+    /// only. No lock of ours may be taken there.
     template <typename With> void for_each(With with) const {
         const std::shared_lock held(lock_);
         for (const auto& [handle, memory] : memories_)
             if (memory->buffer() != nullptr)
-                with(memory);
+                with(memory, memory->handles == 1);
     }
 
 private:
@@ -99,6 +103,7 @@ private:
         else
             return handle;
     }
+    void forget(VkDeviceMemory memory); // under the lock
     void bound(Number resource, VkDeviceMemory memory, Resources& all);
     void destroyed(Number resource, Resources& all);
     Behind find(Number resource, const Resources& all) const;

@@ -12,6 +12,10 @@ namespace sluice {
 struct SyncFileAdopt {
     /// The fence behind \p fd, which an ioctl has just given out as a sync_file.
     [[nodiscard]] static SyncFile adopt(UniqueFd&& fd) noexcept { return SyncFile(std::move(fd)); }
+    /// The fd of \p fence, for a driver; empty where it has none.
+    [[nodiscard]] static UniqueFd give_up(SyncFile&& fence) noexcept {
+        return std::move(fence.fd_);
+    }
 };
 
 } // namespace sluice
