@@ -93,7 +93,7 @@ private:
     pid_t child_ = -1;
 };
 
-class LayerProcessesTest : public ::testing::TestWithParam<Mode> {
+class LayerProcessesSystemTest : public ::testing::TestWithParam<Mode> {
 protected:
     void SetUp() override {
         SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
@@ -104,7 +104,7 @@ protected:
     static int not_with_the_layer() { return GetParam().layer ? long_enough : for_ever; }
 };
 
-TEST_P(LayerProcessesTest, AProgramReadsWhatTheFenceOfAnotherProcessIsAbout) {
+TEST_P(LayerProcessesSystemTest, AProgramReadsWhatTheFenceOfAnotherProcessIsAbout) {
     const Buffer shared;
     const Fence fence;
     const Peer reader(GetParam());
@@ -121,7 +121,7 @@ TEST_P(LayerProcessesTest, AProgramReadsWhatTheFenceOfAnotherProcessIsAbout) {
     EXPECT_EQ(word, GetParam().layer ? after : before);
 }
 
-TEST_P(LayerProcessesTest, AProcessThatTrustsPollSeesWhatAProgramWrote) {
+TEST_P(LayerProcessesSystemTest, AProcessThatTrustsPollSeesWhatAProgramWrote) {
     const Buffer shared;
     const Peer writer(GetParam());
     writer.import(shared.fd());
@@ -142,7 +142,7 @@ TEST_P(LayerProcessesTest, AProcessThatTrustsPollSeesWhatAProgramWrote) {
     EXPECT_EQ(shared.last_word(), after);
 }
 
-TEST_P(LayerProcessesTest, AProgramLeavesABufferAloneWhileAnotherProcessReadsIt) {
+TEST_P(LayerProcessesSystemTest, AProgramLeavesABufferAloneWhileAnotherProcessReadsIt) {
     const Buffer shared;
     const Fence fence;
     const Peer writer(GetParam());
@@ -160,7 +160,7 @@ TEST_P(LayerProcessesTest, AProgramLeavesABufferAloneWhileAnotherProcessReadsIt)
     EXPECT_EQ(shared.last_word(), after);
 }
 
-TEST_P(LayerProcessesTest, AProgramReadsWhatAnotherWrote) {
+TEST_P(LayerProcessesSystemTest, AProgramReadsWhatAnotherWrote) {
     const Peer writer(GetParam()), reader(GetParam());
     const Buffer shared(writer.export_one(), Buffer::default_size);
     reader.import(shared.fd());
@@ -179,7 +179,7 @@ TEST_P(LayerProcessesTest, AProgramReadsWhatAnotherWrote) {
     EXPECT_TRUE(writer.says(Say::done, for_ever));
 }
 
-TEST_P(LayerProcessesTest, AProgramOverwritesWhatAnotherHasRead) {
+TEST_P(LayerProcessesSystemTest, AProgramOverwritesWhatAnotherHasRead) {
     const Peer writer(GetParam()), reader(GetParam());
     const Buffer shared(writer.export_one(), Buffer::default_size);
     reader.import(shared.fd());
@@ -198,7 +198,7 @@ TEST_P(LayerProcessesTest, AProgramOverwritesWhatAnotherHasRead) {
     EXPECT_EQ(reader.says(Say::done, for_ever), GetParam().layer ? before : after);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LayerProcessesTest,
+INSTANTIATE_TEST_SUITE_P(All, LayerProcessesSystemTest,
                          ::testing::Values(Mode{.layer = false, .barriers = true},
                                            Mode{.layer = true, .barriers = true},
                                            Mode{.layer = false, .barriers = false},

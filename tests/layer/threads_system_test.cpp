@@ -21,7 +21,7 @@ namespace {
 using namespace plain;
 using namespace std::chrono_literals;
 
-class LayerThreadsTest : public ::testing::TestWithParam<Mode> {};
+class LayerThreadsSystemTest : public ::testing::TestWithParam<Mode> {};
 
 /// Fills two buffers and, some time later on the GPU, looks what is in them.
 /// \returns how many words were somebody else's.
@@ -58,7 +58,7 @@ std::size_t write_and_read(const Mode& mode, std::barrier<>& ready, const Buffer
     return wrong;
 }
 
-TEST_P(LayerThreadsTest, SubmissionsToManyDevicesTakeTurns) {
+TEST_P(LayerThreadsSystemTest, SubmissionsToManyDevicesTakeTurns) {
     SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
     setenv("VK_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
     const Buffer one, two;
@@ -76,7 +76,7 @@ TEST_P(LayerThreadsTest, SubmissionsToManyDevicesTakeTurns) {
     EXPECT_EQ(wrong == 0, GetParam().layer) << wrong << " words";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LayerThreadsTest,
+INSTANTIATE_TEST_SUITE_P(All, LayerThreadsSystemTest,
                          ::testing::Values(Mode{.layer = false, .barriers = true},
                                            Mode{.layer = true, .barriers = true},
                                            Mode{.layer = false, .barriers = false},
