@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include <sluice/buffer_lock.hpp>
+#include <sluice/implicit_sync.hpp>
 
 #include "chain.hpp"
 #include "core/sync_file_adopt.hpp"
@@ -20,23 +23,28 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto lock_patience = 1s; // others hold a buffer for as long as they submit
+constexpr auto cpu_patience = 10s;
+constexpr std::size_t most_lost = 64; // semaphores of which a queue has no news, before we give up
 
 // ---- The three kinds of submission, alike -------------------------------------------------------
 
 /// Those whose semaphores' values are in a structure of their own.
 template <typename Info> struct WithValuesApart {
     template <typename With> static void waits(const Info& info, With with) {
-        if (const auto* values = values_of(info))
-            for (std::uint32_t i = 0;
-                 i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-                with(TimelineWait{.semaphore = info.pWaitSemaphores[i],
-                                  .value = values->pWaitSemaphoreValues[i]});
+        const auto* values = values_of(info);
+        for (std::uint32_t i = 0; i < info.waitSemaphoreCount; ++i)
+            with(SemaphoreAt{.semaphore = info.pWaitSemaphores[i],
+                             .value = values != nullptr && i < values->waitSemaphoreValueCount
+                                          ? values->pWaitSemaphoreValues[i]
+                                          : 0});
     }
     template <typename With> static void signals(const Info& info, With with) {
-        if (const auto* values = values_of(info))
-            for (std::uint32_t i = 0;
-                 i < std::min(info.signalSemaphoreCount, values->signalSemaphoreValueCount); ++i)
-                with(info.pSignalSemaphores[i], values->pSignalSemaphoreValues[i]);
+        const auto* values = values_of(info);
+        for (std::uint32_t i = 0; i < info.signalSemaphoreCount; ++i)
+            with(SemaphoreAt{.semaphore = info.pSignalSemaphores[i],
+                             .value = values != nullptr && i < values->signalSemaphoreValueCount
+                                          ? values->pSignalSemaphoreValues[i]
+                                          : 0});
     }
 
 private:
@@ -85,12 +93,12 @@ template <> struct Kind<VkSubmitInfo2> {
     }
     template <typename With> static void waits(const VkSubmitInfo2& info, With with) {
         for (const auto& each : std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount))
-            with(TimelineWait{.semaphore = each.semaphore, .value = each.value});
+            with(SemaphoreAt{.semaphore = each.semaphore, .value = each.value});
     }
     template <typename With> static void signals(const VkSubmitInfo2& info, With with) {
         for (const auto& each :
              std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount))
-            with(each.semaphore, each.value);
+            with(SemaphoreAt{.semaphore = each.semaphore, .value = each.value});
     }
     static VkSubmitInfo2 wait(const Bracket& bracket, Bracket::Infos& infos) {
         infos.wait = everything(bracket.wait);
@@ -133,6 +141,12 @@ template <> struct Kind<VkBindSparseInfo> : WithValuesApart<VkBindSparseInfo> {
     }
 };
 
+/// Whether fences come out of buffers and go into them; asked once.
+bool kernel_is_able(const DmaBuf& any) {
+    const auto caps = implicit_sync_caps(any);
+    return !caps || (caps->export_fence && caps->import_fence);
+}
+
 /// What both accesses together are.
 Access both(Access a, Access b) noexcept {
     return static_cast<Access>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
@@ -140,12 +154,13 @@ Access both(Access a, Access b) noexcept {
 
 } // namespace
 
-Bridge::Bridge(VkDevice device, const DeviceFunctions& functions, const Tracker& tracker,
-               const Recorder& recorder, Timelines& timelines, Settings::Sync mode,
-               Report& report) noexcept
+Bridge::Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport fences,
+               const Tracker& tracker, const Recorder& recorder, Timelines& timelines,
+               const Settings& settings, Report& report) noexcept
     : device_(device), vk_(functions), tracker_(tracker), recorder_(recorder),
-      timelines_(timelines), mode_(mode), report_(report),
-      able_(functions.ImportSemaphoreFdKHR != nullptr && functions.GetSemaphoreFdKHR != nullptr) {}
+      timelines_(timelines), mode_(settings.sync), on_cpu_(settings.sync_on_cpu), report_(report),
+      able_(fences.takes && fences.gives && functions.ImportSemaphoreFdKHR != nullptr &&
+            functions.GetSemaphoreFdKHR != nullptr) {}
 
 // ---- Who takes part -----------------------------------------------------------------------------
 
@@ -166,7 +181,8 @@ void Bridge::take_part(std::vector<Part>& parts, const Use& use) const {
     }
 }
 
-template <typename Info> void Bridge::collect(Queue& queue, std::span<const Info> infos) const {
+/// \returns whether any does.
+template <typename Info> bool Bridge::collect(Queue& queue, std::span<const Info> infos) const {
     queue.parts.clear();
     if (mode_ != Settings::Sync::all)
         for (const Info& info : infos)
@@ -174,15 +190,19 @@ template <typename Info> void Bridge::collect(Queue& queue, std::span<const Info
                 recorder_.for_each_use(commands,
                                        [&](const Use& use) { take_part(queue.parts, use); });
             });
-    if (mode_ == Settings::Sync::ownership)
-        return;
-    tracker_.for_each([&](const SharedMemoryPtr& memory) {
-        if (mode_ == Settings::Sync::all || !memory->has_barriers.load(std::memory_order_relaxed))
-            take_part(queue.parts, {.memory = memory,
-                                    .access = Access::read_write,
-                                    .acquires = true,
-                                    .releases = true});
-    });
+    if (mode_ != Settings::Sync::ownership)
+        tracker_.for_each([&](const SharedMemoryPtr& memory) {
+            if (mode_ == Settings::Sync::all ||
+                !memory->has_barriers.load(std::memory_order_relaxed))
+                take_part(queue.parts, {.memory = memory,
+                                        .access = Access::read_write,
+                                        .acquires = true,
+                                        .releases = true});
+        });
+    queue.buffers.clear();
+    for (const Part& each : queue.parts)
+        queue.buffers.push_back(each.memory->buffer());
+    return !queue.parts.empty();
 }
 
 // ---- Semaphores ---------------------------------------------------------------------------------
@@ -207,16 +227,35 @@ bool Bridge::make_semaphore(VkSemaphore& semaphore, bool exportable) {
     return true;
 }
 
-Bracket* Bridge::take_bracket(Queue& queue) {
-    for (Bracket& each : queue.brackets) {
-        if (each.in_use && each.done.fd() >= 0 && sys::poll_now(each.done.fd(), POLLIN) > 0) {
-            each.done = SyncFile::signalled();
-            each.in_use = false;
+/// Submissions of a queue end in their order, or so that waiting for the oldest costs little.
+Bracket& Bridge::take_bracket(Queue& queue) {
+    auto& ring = queue.brackets;
+    while (!ring.empty()) {
+        Bracket& oldest = *ring[queue.oldest];
+        if (oldest.in_use) {
+            if (!oldest.handed.load(std::memory_order_acquire))
+                break;
+            if (oldest.lost) {
+                const auto at = ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest);
+                queue.lost.push_back(std::move(*at));
+                ring.erase(at);
+                queue.oldest = ring.empty() ? 0 : queue.oldest % ring.size();
+                continue;
+            }
+            if (oldest.done.fd() >= 0 && sys::poll_now(oldest.done.fd(), POLLIN) <= 0)
+                break;
         }
-        if (!each.in_use)
-            return &each;
+        oldest.done = SyncFile::signalled();
+        oldest.in_use = false;
+        oldest.handed.store(false, std::memory_order_relaxed);
+        queue.oldest = (queue.oldest + 1) % ring.size();
+        return oldest;
     }
-    return &queue.brackets.emplace_back();
+    auto made = std::make_unique<Bracket>();
+    Bracket& bracket = *made;
+    ring.insert(ring.begin() + static_cast<std::ptrdiff_t>(queue.oldest), std::move(made));
+    queue.oldest = (queue.oldest + 1) % ring.size();
+    return bracket;
 }
 
 bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
@@ -287,9 +326,10 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
                                       .handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT};
     int fd = -1;
     if (vk_.GetSemaphoreFdKHR(device_, &get, &fd) != VK_SUCCESS) {
-        // Its semaphores stay in use: nobody knows until when.
         report_.once(Trouble::hand_over, "vkGetSemaphoreFdKHR failed: who uses the buffers of a "
                                          "submission next does not wait for it");
+        bracket.lost = true;
+        bracket.handed.store(true, std::memory_order_release);
         return;
     }
     // -1 stands for one that has signalled.
@@ -298,85 +338,187 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
         if (part.signals)
             if (auto left = part.memory->buffer()->import_fence(fence, part.signals_as); !left)
                 report_.once(Trouble::import_fence, left.error().message());
-    bracket.in_use = fence.fd() >= 0;
     bracket.done = std::move(fence);
+    bracket.handed.store(true, std::memory_order_release);
+}
+
+// ---- On the CPU ---------------------------------------------------------------------------------
+
+bool Bridge::make_fence(VkFence& fence) {
+    if (fence != VK_NULL_HANDLE)
+        return vk_.ResetFences(device_, 1, &fence) == VK_SUCCESS;
+    const VkFenceCreateInfo info{
+        .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .pNext = nullptr, .flags = 0};
+    VkFence made = VK_NULL_HANDLE;
+    if (vk_.CreateFence(device_, &info, nullptr, &made) != VK_SUCCESS)
+        return false;
+    fence = made;
+    return true;
+}
+
+void Bridge::wait_until_idle(Queue& queue) {
+    if (!make_fence(queue.idle) ||
+        vk_.QueueSubmit(queue.handle, 0, nullptr, queue.idle) != VK_SUCCESS) {
+        report_.once(Trouble::wait_on_cpu, "a submission cannot be waited for: who uses its "
+                                           "buffers next does not wait for it");
+        return;
+    }
+    const auto patience = std::chrono::nanoseconds(cpu_patience).count();
+    if (vk_.WaitForFences(device_, 1, &queue.idle, VK_TRUE, static_cast<std::uint64_t>(patience)) ==
+        VK_SUCCESS)
+        return;
+    report_.once(Trouble::wait_on_cpu, "a submission was not done within 10 s: who uses its "
+                                       "buffers next does not wait for it");
+    queue.lost_fences.push_back(std::exchange(queue.idle, VK_NULL_HANDLE));
+}
+
+/// Where the driver has no fences to exchange, nobody but us can wait: first for the buffers, then
+/// for what was submitted, so that there is nothing left to wait for.
+template <typename Info>
+VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence) {
+    queue.lost_fences.reserve(queue.lost_fences.size() + 1); // before it is too late to go on
+    for (const Part& each : queue.parts)
+        if (each.waits)
+            if (auto waited = each.memory->buffer()->wait(each.waits_as, deadline_in(cpu_patience));
+                !waited)
+                report_.once(Trouble::wait_on_cpu, waited.error().message());
+    const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
+    if (result != VK_SUCCESS)
+        return result;
+    const bool on_its_way = !defer(queue, infos, nullptr);
+    if (std::ranges::none_of(queue.parts, &Part::signals))
+        return result;
+    if (on_its_way)
+        wait_until_idle(queue);
+    else
+        report_.once(Trouble::deferred,
+                     "a submission waits for a timeline semaphore's value that is still to be "
+                     "submitted, and cannot be waited for: who uses its buffers next does not "
+                     "wait for it");
+    return result;
 }
 
 // ---- Submissions --------------------------------------------------------------------------------
 
 template <typename Info>
+VkResult Bridge::as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence) {
+    const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
+    if (result == VK_SUCCESS)
+        defer(queue, infos, nullptr);
+    return result;
+}
+
+/// Notes down what was just submitted. \returns whether it is not on its way, so that its fence, in
+/// \p bracket if it is to be handed over, is not to be had until `catch_up`.
+template <typename Info>
+bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept try {
+    if (!timelines_.any())
+        return false;
+    queue.waits.clear();
+    for (const Info& each : infos)
+        Kind<Info>::waits(each, [&](const SemaphoreAt& at) {
+            if (const OpenWait wait = timelines_.wait_of(at); !timelines_.is_on_its_way(wait))
+                queue.waits.push_back(wait);
+        });
+    {
+        const std::scoped_lock held(queue.lock);
+        // What comes later on a queue depends on what came before.
+        if (!queue.waits.empty() || !queue.deferred.empty()) {
+            Deferred later{.bracket = bracket,
+                           .parts = bracket != nullptr ? queue.parts : std::vector<Part>(),
+                           .waits = queue.waits,
+                           .signals = {},
+                           .behind = timelines_.new_behind()};
+            for (const Info& each : infos)
+                Kind<Info>::signals(each, [&](const SemaphoreAt& at) {
+                    later.signals.push_back(at);
+                    timelines_.signalled_behind(at, later.behind);
+                });
+            queue.deferred.push_back(std::move(later));
+            deferred_.fetch_add(1, std::memory_order_relaxed);
+            return true;
+        }
+    }
+    for (const Info& each : infos)
+        Kind<Info>::signals(each, [&](const SemaphoreAt& at) { timelines_.signalled(at); });
+    return false;
+} catch (const std::bad_alloc&) {
+    report_.once(Trouble::no_memory, "no memory to keep a submission's fence until it can be had: "
+                                     "who uses its buffers next does not wait for it");
+    return true;
+}
+
+template <typename Info>
 VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     using Of = Kind<Info>;
-    const auto note_signals = [&] {
-        if (timelines_.any())
-            for (const Info& each : infos)
-                Of::signals(each, [&](VkSemaphore semaphore, std::uint64_t value) {
-                    timelines_.signalled(semaphore, value);
-                });
-    };
-    const auto as_it_is = [&] {
-        const VkResult result = Of::down(vk_, queue.handle, infos, fence);
-        if (result == VK_SUCCESS)
-            note_signals();
-        return result;
-    };
     if (!tracker_.active() || mode_ == Settings::Sync::off)
-        return as_it_is();
-    collect(queue, infos);
-    if (queue.parts.empty())
-        return as_it_is();
-    if (!able_) {
-        report_.once(Trouble::no_sync_fd, "the driver has no VK_KHR_external_semaphore_fd: buffers "
-                                          "are not synchronised");
-        return as_it_is();
-    }
+        return as_it_is(queue, infos, fence);
 
-    queue.buffers.clear();
-    for (const Part& each : queue.parts)
-        queue.buffers.push_back(each.memory->buffer());
-    // Others that submit with the same buffers come before or after, not in between.
-    auto lock = BufferLock::acquire(queue.buffers, deadline_in(lock_patience));
-    if (!lock)
-        report_.once(Trouble::lock, lock.error().message());
-
-    Bracket& bracket = *take_bracket(queue);
-    const bool waits = fill_wait(queue, bracket);
-    // Where it waits it signals too: that tells when the semaphores may be used again.
-    const bool signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&
-                         make_semaphore(bracket.signal, true);
-    if (!waits && !signals)
-        return as_it_is();
+    std::optional<BufferLock> lock;
+    Bracket* bracket = nullptr;
     Bracket::Infos own;
     std::vector<Info>& room = Of::room(queue);
-    room.clear();
-    if (waits)
-        room.push_back(Of::wait(bracket, own));
-    room.insert(room.end(), infos.begin(), infos.end());
-    if (signals)
-        room.push_back(Of::signal(bracket, own));
-    bracket.in_use = true;
-    const VkResult result = Of::down(vk_, queue.handle, std::span<const Info>(room), fence);
-    // Where it failed nobody knows what is in the semaphores, so they are not used again.
-    if (result != VK_SUCCESS || !signals)
-        return result;
-    note_signals();
-
-    queue.waits.clear();
-    if (timelines_.any())
-        for (const Info& each : infos)
-            Of::waits(each, [&](const TimelineWait& wait) {
-                if (!timelines_.is_on_its_way(wait))
-                    queue.waits.push_back(wait);
-            });
-    const std::scoped_lock held(queue.lock);
-    if (queue.waits.empty() && queue.deferred.empty()) {
-        hand_over(bracket, queue.parts);
-        return result;
+    bool signals = false;
+    try {
+        if (!collect(queue, infos))
+            return as_it_is(queue, infos, fence);
+        const bool able = able_ && kernel_is_able(*queue.buffers.front());
+        if (!able && !on_cpu_) {
+            report_.once(Trouble::no_sync_fd,
+                         std::string(able_ ? "this kernel neither gives nor takes buffers' fences "
+                                             "(6.0 does)"
+                                           : "the driver has no semaphores of SYNC_FD") +
+                             ": buffers are not synchronised. Set sync_on_cpu to have them waited "
+                             "for on the CPU");
+            return as_it_is(queue, infos, fence);
+        }
+        // Others that submit with the same buffers come before or after, not in between.
+        if (auto taken = BufferLock::acquire(queue.buffers, deadline_in(lock_patience)))
+            lock = std::move(*taken);
+        else
+            report_.once(Trouble::lock, taken.error().message());
+        if (!able)
+            return run_on_cpu(queue, infos, fence);
+        if (queue.lost.size() >= most_lost) {
+            report_.once(Trouble::given_up, "the driver has given no fence for many submissions of "
+                                            "a queue: its buffers are not synchronised any more");
+            return as_it_is(queue, infos, fence);
+        }
+        room.reserve(infos.size() + 2);
+        bracket = &take_bracket(queue);
+        const bool waits = fill_wait(queue, *bracket);
+        // Where it waits it signals too: that tells when the semaphores may be used again.
+        signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&
+                  make_semaphore(bracket->signal, true);
+        room.clear();
+        if (waits)
+            room.push_back(Of::wait(*bracket, own));
+        room.insert(room.end(), infos.begin(), infos.end());
+        if (signals)
+            room.push_back(Of::signal(*bracket, own));
+        bracket->in_use = waits || signals;
+    } catch (const std::bad_alloc&) {
+        report_.once(Trouble::no_memory, "no memory for the fences of a submission's buffers: it "
+                                         "goes on without them");
+        return as_it_is(queue, infos, fence);
     }
-    report_.once(Trouble::deferred,
-                 "a submission waits for a timeline semaphore's value that is still to be "
-                 "submitted: its fence comes into the buffers once that is");
-    queue.deferred.push_back({.bracket = &bracket, .parts = queue.parts, .waits = queue.waits});
+
+    const VkResult result = Of::down(vk_, queue.handle, std::span<const Info>(room), fence);
+    if (result != VK_SUCCESS || !signals) {
+        // Nobody knows what is in the semaphores, or when they are free.
+        bracket->lost = bracket->in_use;
+        bracket->handed.store(true, std::memory_order_release);
+    }
+    if (result != VK_SUCCESS)
+        return result;
+    if (!defer(queue, infos, signals ? bracket : nullptr)) {
+        if (signals)
+            hand_over(*bracket, queue.parts);
+    } else if (signals) {
+        report_.once(Trouble::deferred,
+                     "a submission waits for a timeline semaphore's value that is still to be "
+                     "submitted: its fence comes into the buffers once that is");
+    }
     return result;
 }
 
@@ -392,25 +534,47 @@ VkResult Bridge::bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> inf
     return run(queue, infos, fence);
 }
 
-// What came later on a queue depends on what came before.
-void Bridge::catch_up(Queue& queue) {
-    const std::scoped_lock held(queue.lock);
-    while (!queue.deferred.empty()) {
-        Deferred& next = queue.deferred.front();
+bool Bridge::catch_up(Queue& queue) {
+    std::unique_lock held(queue.lock);
+    queue.look_again = true;
+    if (queue.looking)
+        return false; // who looks does it
+    queue.looking = true;
+    bool any = false;
+    while (std::exchange(queue.look_again, false) && !queue.deferred.empty()) {
+        Deferred& next = queue.deferred.front(); // which only who looks takes away
+        held.unlock();
         std::erase_if(next.waits,
-                      [&](const TimelineWait& wait) { return timelines_.is_on_its_way(wait); });
-        if (!next.waits.empty())
-            return;
-        hand_over(*next.bracket, next.parts);
-        queue.deferred.pop_front();
+                      [&](const OpenWait& wait) { return timelines_.is_on_its_way(wait); });
+        const bool ready = next.waits.empty();
+        if (ready) {
+            if (next.bracket != nullptr)
+                hand_over(*next.bracket, next.parts);
+            for (const SemaphoreAt& at : next.signals)
+                timelines_.signalled(at);
+            timelines_.resolved(next.behind);
+        }
+        held.lock();
+        if (ready) {
+            queue.deferred.pop_front();
+            deferred_.fetch_sub(1, std::memory_order_relaxed);
+            queue.look_again = any = true;
+        }
     }
+    queue.looking = false;
+    return any;
 }
 
 void Bridge::destroy(Queue& queue) noexcept {
-    for (const Bracket& each : queue.brackets)
-        for (VkSemaphore semaphore : {each.wait, each.signal})
-            if (semaphore != VK_NULL_HANDLE)
-                vk_.DestroySemaphore(device_, semaphore, nullptr);
+    for (const auto* all : {&queue.brackets, &queue.lost})
+        for (const auto& each : *all)
+            for (VkSemaphore semaphore : {each->wait, each->signal})
+                if (semaphore != VK_NULL_HANDLE)
+                    vk_.DestroySemaphore(device_, semaphore, nullptr);
+    for (VkFence each : queue.lost_fences)
+        vk_.DestroyFence(device_, each, nullptr);
+    if (queue.idle != VK_NULL_HANDLE)
+        vk_.DestroyFence(device_, queue.idle, nullptr);
 }
 
 } // namespace sluice::layer

@@ -3,6 +3,7 @@
 /// Fences from the buffers into submissions, and those of submissions into the buffers.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -36,8 +37,11 @@ struct Part {
 /// The semaphores of one submission of ours, used again when it is done.
 struct Bracket {
     VkSemaphore wait = VK_NULL_HANDLE, signal = VK_NULL_HANDLE;
+    bool in_use = false; // until it is done
+    /// The rest has been said by whoever handed its fence over, which may be another thread.
+    std::atomic<bool> handed = false;
+    bool lost = false; // nobody knows when it is done
     SyncFile done = SyncFile::signalled();
-    bool in_use = false; // until `done`
 
     /// What a VkSubmitInfo2 of ours points at.
     struct Infos {
@@ -45,57 +49,84 @@ struct Bracket {
     };
 };
 
-/// A hand-over that cannot be made yet.
+/// A submission that is not on its way yet, so that its fence cannot be had.
 struct Deferred {
-    Bracket* bracket = nullptr;
+    Bracket* bracket = nullptr; // null where it has no buffers
     std::vector<Part> parts;
-    std::vector<TimelineWait> waits;
+    std::vector<OpenWait> waits;
+    std::vector<SemaphoreAt> signals;
+    std::uint64_t behind = 0; // its own number
 };
 
 /// What a queue needs for submitting. Threads: as Vulkan asks of a queue, one at a time, but for
-/// `deferred`.
+/// what `lock` is over.
 struct Queue {
     VkQueue handle = VK_NULL_HANDLE;
-    std::deque<Bracket> brackets; // which stay where they are
+    std::vector<std::unique_ptr<Bracket>> brackets; // in a ring, the oldest at `oldest`
+    std::size_t oldest = 0;
+    std::vector<std::unique_ptr<Bracket>> lost; // not used again
+    VkFence idle = VK_NULL_HANDLE;              // where we wait on the CPU
+    std::vector<VkFence> lost_fences;           // those not signalled in time
     std::vector<Part> parts;
     std::vector<const DmaBuf*> buffers;
     std::vector<SyncFile> fences;
     std::vector<pollfd> polls;
-    std::vector<TimelineWait> waits;
+    std::vector<OpenWait> waits;
     std::vector<VkSubmitInfo> infos;
     std::vector<VkSubmitInfo2> infos2;
     std::vector<VkBindSparseInfo> binds;
 
-    std::mutex lock;
+    std::mutex lock;               // never held across a call of the driver's
     std::deque<Deferred> deferred; // in their order
+    bool looking = false;          // somebody sees which are on their way by now
+    bool look_again = false;       // and does so once more
+};
+
+/// What the driver below can do with fences.
+struct FenceSupport {
+    bool takes = false, gives = false; // SYNC_FD semaphores
 };
 
 /// Threads: any; see `Queue`.
 class Bridge {
 public:
-    Bridge(VkDevice device, const DeviceFunctions& functions, const Tracker& tracker,
-           const Recorder& recorder, Timelines& timelines, Settings::Sync mode, Report& report) noexcept;
+    Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport fences,
+           const Tracker& tracker, const Recorder& recorder, Timelines& timelines,
+           const Settings& settings, Report& report) noexcept;
 
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo> infos, VkFence fence);
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
     VkResult bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> infos, VkFence fence);
 
-    /// Makes the hand-overs that can be made by now.
-    void catch_up(Queue& queue);
+    /// Whether there are submissions that are not on their way. Cheap.
+    [[nodiscard]] bool is_behind() const noexcept {
+        return deferred_.load(std::memory_order_relaxed) != 0;
+    }
+    /// Hands over the fences of those that are by now. \returns whether there was one: others may
+    /// have waited for it, on other queues.
+    bool catch_up(Queue& queue);
     /// The device goes, and is idle.
     void destroy(Queue& queue) noexcept;
 
 private:
     template <typename Info> VkResult run(Queue& queue, std::span<const Info> infos, VkFence fence);
-    template <typename Info> void collect(Queue& queue, std::span<const Info> infos) const;
+    template <typename Info>
+    VkResult run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence);
+    template <typename Info>
+    VkResult as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence);
+    template <typename Info> bool collect(Queue& queue, std::span<const Info> infos) const;
+    template <typename Info>
+    bool defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept;
     void take_part(std::vector<Part>& parts, const Use& use) const;
 
     /// Fills a bracket's wait semaphore with what is pending in the buffers. \returns whether there
     /// is anything to wait for.
     bool fill_wait(Queue& queue, Bracket& bracket);
-    Bracket* take_bracket(Queue& queue);
+    Bracket& take_bracket(Queue& queue);
     bool make_semaphore(VkSemaphore& semaphore, bool exportable);
     void hand_over(Bracket& bracket, std::span<const Part> parts);
+    bool make_fence(VkFence& fence);
+    void wait_until_idle(Queue& queue);
 
     VkDevice device_;
     const DeviceFunctions& vk_;
@@ -103,8 +134,10 @@ private:
     const Recorder& recorder_;
     Timelines& timelines_;
     Settings::Sync mode_;
+    bool on_cpu_; // where the driver cannot do better
     Report& report_;
     bool able_;
+    std::atomic<std::size_t> deferred_ = 0; // on all queues
 };
 
 } // namespace sluice::layer

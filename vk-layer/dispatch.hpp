@@ -12,7 +12,10 @@ namespace sluice::layer {
 #define SLUICE_LAYER_INSTANCE_FUNCTIONS(each) \
     each(DestroyInstance) \
     each(EnumerateDeviceExtensionProperties) \
-    each(GetPhysicalDeviceMemoryProperties)
+    each(GetPhysicalDeviceMemoryProperties) \
+    each(GetPhysicalDeviceExternalSemaphoreProperties) \
+    each(GetPhysicalDeviceExternalSemaphorePropertiesKHR) \
+    each(GetPhysicalDeviceProperties)
 
 #define SLUICE_LAYER_DEVICE_FUNCTIONS(each) \
     each(DestroyDevice) \
@@ -56,7 +59,11 @@ namespace sluice::layer {
     each(ImportSemaphoreFdKHR) \
     each(GetSemaphoreFdKHR) \
     each(GetSemaphoreCounterValue) \
-    each(GetSemaphoreCounterValueKHR)
+    each(GetSemaphoreCounterValueKHR) \
+    each(CreateFence) \
+    each(DestroyFence) \
+    each(ResetFences) \
+    each(WaitForFences)
 // clang-format on
 
 #define SLUICE_LAYER_DECLARE(name) PFN_vk##name name = nullptr;

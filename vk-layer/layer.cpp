@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <span>
 #include <mutex>
+#include <new>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "bridge.hpp"
 #include "chain.hpp"
 #include "dispatch.hpp"
+#include "immortal.hpp"
 #include "recorder.hpp"
 #include "registry.hpp"
 #include "report.hpp"
@@ -26,6 +28,7 @@
 #include "settings_chain.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
+#include "vulkan/vulkan_layer.hpp"
 
 namespace sluice::layer {
 
@@ -51,19 +54,34 @@ struct Device {
     std::vector<Queue*> queue_list;
 };
 
-Registry<Instance>& instances() {
-    static Registry<Instance> all;
-    return all;
+constinit Immortal<Registry<Instance>> all_instances;
+constinit Immortal<Registry<Device>> all_devices;
+
+Registry<Instance>& instances() noexcept {
+    return all_instances.value;
 }
 
-Registry<Device>& devices() {
-    static Registry<Device> all;
-    return all;
+Registry<Device>& devices() noexcept {
+    return all_devices.value;
 }
 
-template <typename Handle> Device& device_of(Handle dispatchable) {
+template <typename Handle> Device& device_of(Handle dispatchable) noexcept {
     return *devices().find(key_of(dispatchable));
 }
+
+/// Does \p what we keep of the application's objects. Where there is no memory for it the
+/// application's call goes on all the same.
+template <typename What> void keep(Device& device, What what) noexcept {
+    try {
+        what();
+    } catch (const std::bad_alloc&) {
+        device.report.once(Trouble::no_memory, "no memory for what we keep of a dma-buf: it is not "
+                                               "synchronised");
+    }
+}
+
+/// Whether this thread brackets what it allocates by itself.
+constinit thread_local bool self_bracketing = false;
 
 /// Our link in the chain of layers, which the loader put among what \p info points at.
 template <typename Link> Link* find_link(const void* next, VkStructureType type) {
@@ -96,19 +114,25 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     const VkResult result = create(info, allocator, instance);
     if (result != VK_SUCCESS)
         return result;
-    auto made = std::make_unique<Instance>();
-    made->handle = *instance;
-    made->vk.load(next, *instance);
-    auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
-    made->settings = std::move(settings);
-    for (const std::string& each : messages)
-        warn(each);
-    if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
-        reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
-                                                                                      allocator);
-        return VK_ERROR_INITIALIZATION_FAILED;
+    try {
+        auto made = std::make_unique<Instance>();
+        made->handle = *instance;
+        made->vk.load(next, *instance);
+        auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
+        made->settings = std::move(settings);
+        set_log(made->settings.log, made->settings.log_file);
+        for (const std::string& each : messages)
+            warn(each);
+        if (instances().add(key_of(*instance), std::move(made)) != nullptr)
+            return VK_SUCCESS;
+        warn("there are too many instances: one more cannot be created");
+    } catch (const std::bad_alloc&) {
+        // As below.
     }
-    return VK_SUCCESS;
+    reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
+                                                                                  allocator);
+    *instance = VK_NULL_HANDLE;
+    return VK_ERROR_OUT_OF_HOST_MEMORY;
 }
 
 VKAPI_ATTR void VKAPI_CALL DestroyInstance(VkInstance instance,
@@ -138,6 +162,51 @@ bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_vi
     return std::ranges::any_of(all, [&](const auto& each) { return name == each.extensionName; });
 }
 
+/// Whether the device gives its semaphores away as SYNC_FD and takes others' in. Who does not say
+/// is tried.
+FenceSupport fence_support(const InstanceFunctions& vk, VkPhysicalDevice device) {
+    const auto ask = vk.GetPhysicalDeviceExternalSemaphoreProperties != nullptr
+                         ? vk.GetPhysicalDeviceExternalSemaphoreProperties
+                         : vk.GetPhysicalDeviceExternalSemaphorePropertiesKHR;
+    if (ask == nullptr)
+        return {.takes = true, .gives = true};
+    const VkPhysicalDeviceExternalSemaphoreInfo sync_fd{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO,
+        .pNext = nullptr,
+        .handleType = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT};
+    VkExternalSemaphoreProperties can{};
+    can.sType = VK_STRUCTURE_TYPE_EXTERNAL_SEMAPHORE_PROPERTIES;
+    ask(device, &sync_fd, &can);
+    const auto features = can.externalSemaphoreFeatures;
+    return {.takes = (features & VK_EXTERNAL_SEMAPHORE_FEATURE_IMPORTABLE_BIT) != 0,
+            .gives = (features & VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT) != 0};
+}
+
+/// What we keep of a device; null where there is no room for it.
+Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevice device,
+                    PFN_vkGetDeviceProcAddr next) {
+    auto made = std::make_unique<Device>();
+    made->handle = device;
+    made->vk.load(next, device);
+    VkPhysicalDeviceMemoryProperties memory{};
+    instance.vk.GetPhysicalDeviceMemoryProperties(physical, &memory);
+    for (std::uint32_t i = 0; i < memory.memoryTypeCount; ++i)
+        made->protected_memory.push_back(
+            (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
+    const FenceSupport fences = fence_support(instance.vk, physical);
+    made->timelines = std::make_unique<Timelines>(device, made->vk);
+    made->bridge = std::make_unique<Bridge>(device, made->vk, fences, made->tracker, made->recorder,
+                                            *made->timelines, instance.settings, made->report);
+    if (logs(Settings::Log::info)) {
+        VkPhysicalDeviceProperties properties{};
+        instance.vk.GetPhysicalDeviceProperties(physical, &properties);
+        say(Settings::Log::info,
+            std::string("device \"") + properties.deviceName + "\": takes SYNC_FD semaphores: " +
+                (fences.takes ? "yes" : "no") + ", gives them: " + (fences.gives ? "yes" : "no"));
+    }
+    return devices().add(key_of(device), std::move(made));
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
                                             const VkDeviceCreateInfo* info,
                                             const VkAllocationCallbacks* allocator,
@@ -147,46 +216,46 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
     const Instance* instance = instances().find(key_of(physical));
     if (link == nullptr || instance == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
-    const auto next_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
-    const auto next = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
-    const auto create =
-        reinterpret_cast<PFN_vkCreateDevice>(next_instance(instance->handle, "vkCreateDevice"));
+    auto* const ours = link->u.pLayerInfo;
+    const auto next = ours->pfnNextGetDeviceProcAddr;
+    const auto create = reinterpret_cast<PFN_vkCreateDevice>(
+        ours->pfnNextGetInstanceProcAddr(instance->handle, "vkCreateDevice"));
     if (create == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
-    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
 
-    // Who shares no dma-buf needs no fences for them.
-    std::vector<const char*> names(info->ppEnabledExtensionNames,
-                                   info->ppEnabledExtensionNames + info->enabledExtensionCount);
-    VkDeviceCreateInfo wanted = *info;
-    if (has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME) &&
-        !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
-        offers(instance->vk, physical, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
-        names.push_back(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
-        wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
-        wanted.ppEnabledExtensionNames = names.data();
+    try {
+        // Who shares no dma-buf needs no fences for them.
+        std::vector<const char*> names(info->ppEnabledExtensionNames,
+                                       info->ppEnabledExtensionNames + info->enabledExtensionCount);
+        VkDeviceCreateInfo wanted = *info;
+        if (has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME) &&
+            !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
+            offers(instance->vk, physical, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
+            names.push_back(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
+            wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
+            wanted.ppEnabledExtensionNames = names.data();
+        }
+        link->u.pLayerInfo = ours->pNext;
+        VkResult result = create(physical, &wanted, allocator, device);
+        if (result != VK_SUCCESS && wanted.enabledExtensionCount != info->enabledExtensionCount) {
+            link->u.pLayerInfo = ours->pNext; // those below have moved it on
+            result = create(physical, info, allocator, device);
+        }
+        if (result != VK_SUCCESS)
+            return result;
+    } catch (const std::bad_alloc&) {
+        return VK_ERROR_OUT_OF_HOST_MEMORY;
     }
-    const VkResult result = create(physical, &wanted, allocator, device);
-    if (result != VK_SUCCESS)
-        return result;
-
-    auto made = std::make_unique<Device>();
-    made->handle = *device;
-    made->vk.load(next, *device);
-    VkPhysicalDeviceMemoryProperties memory{};
-    instance->vk.GetPhysicalDeviceMemoryProperties(physical, &memory);
-    for (std::uint32_t i = 0; i < memory.memoryTypeCount; ++i)
-        made->protected_memory.push_back(
-            (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
-    made->timelines = std::make_unique<Timelines>(*device, made->vk);
-    made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
-                                            *made->timelines, instance->settings.sync, made->report);
-    const auto destroy = made->vk.DestroyDevice;
-    if (devices().add(key_of(*device), std::move(made)) == nullptr) {
-        destroy(*device, allocator);
-        return VK_ERROR_INITIALIZATION_FAILED;
+    try {
+        if (keep_device(*instance, physical, *device, next) != nullptr)
+            return VK_SUCCESS;
+        warn("there are too many devices: one more cannot be created");
+    } catch (const std::bad_alloc&) {
+        // As below.
     }
-    return VK_SUCCESS;
+    reinterpret_cast<PFN_vkDestroyDevice>(next(*device, "vkDestroyDevice"))(*device, allocator);
+    *device = VK_NULL_HANDLE;
+    return VK_ERROR_OUT_OF_HOST_MEMORY;
 }
 
 VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCallbacks* allocator) {
@@ -203,16 +272,19 @@ VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCall
 void add_queue(Device& device, VkQueue handle) {
     if (handle == VK_NULL_HANDLE || device.queues.find(handle) != nullptr)
         return;
-    const std::scoped_lock held(device.queue_list_lock);
-    if (device.queues.find(handle) != nullptr)
-        return;
-    auto made = std::make_unique<Queue>();
-    made->handle = handle;
-    if (Queue* queue = device.queues.add(handle, std::move(made)))
-        device.queue_list.push_back(queue);
-    else
-        device.report.once(Trouble::too_many_objects, "there are too many queues: buffers are not "
-                                                      "synchronised on some");
+    keep(device, [&] {
+        const std::scoped_lock held(device.queue_list_lock);
+        if (device.queues.find(handle) != nullptr)
+            return;
+        auto made = std::make_unique<Queue>();
+        made->handle = handle;
+        device.queue_list.reserve(device.queue_list.size() + 1);
+        if (Queue* queue = device.queues.add(handle, std::move(made)))
+            device.queue_list.push_back(queue);
+        else
+            device.report.once(Trouble::too_many_objects,
+                               "there are too many queues: buffers are not synchronised on some");
+    });
 }
 
 VKAPI_ATTR void VKAPI_CALL GetDeviceQueue(VkDevice device, std::uint32_t family,
@@ -235,13 +307,16 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAll
                                               const VkAllocationCallbacks* allocator,
                                               VkDeviceMemory* memory) {
     Device& of = device_of(device);
-    const bool is_protected = info->memoryTypeIndex < of.protected_memory.size() &&
-                              of.protected_memory[info->memoryTypeIndex];
+    const bool left_alone =
+        self_bracketing || (info->memoryTypeIndex < of.protected_memory.size() &&
+                            of.protected_memory[info->memoryTypeIndex]);
+    if (left_alone)
+        return of.vk.AllocateMemory(device, info, allocator, memory);
     // The fd is the driver's as soon as it has taken it.
-    auto imported = is_protected ? std::nullopt : Tracker::imported_by(*info);
+    auto imported = Tracker::imported_by(*info);
     const VkResult result = of.vk.AllocateMemory(device, info, allocator, memory);
-    if (result == VK_SUCCESS && !is_protected && (imported || Tracker::exportable(*info)))
-        of.tracker.allocated(*memory, std::move(imported));
+    if (result == VK_SUCCESS && (imported || Tracker::exportable(*info)))
+        keep(of, [&] { of.tracker.allocated(*memory, std::move(imported)); });
     return result;
 }
 
@@ -257,7 +332,7 @@ VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdKHR(VkDevice device, const VkMemoryGet
     Device& of = device_of(device);
     const VkResult result = of.vk.GetMemoryFdKHR(device, info, fd);
     if (result == VK_SUCCESS && info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
-        of.tracker.exported(info->memory, *fd);
+        keep(of, [&] { of.tracker.exported(info->memory, *fd); });
     return result;
 }
 
@@ -266,7 +341,7 @@ VKAPI_ATTR VkResult VKAPI_CALL BindImageMemory(VkDevice device, VkImage image,
     Device& of = device_of(device);
     const VkResult result = of.vk.BindImageMemory(device, image, memory, offset);
     if (result == VK_SUCCESS)
-        of.tracker.bound(image, memory);
+        keep(of, [&] { of.tracker.bound(image, memory); });
     return result;
 }
 
@@ -276,8 +351,10 @@ VKAPI_ATTR VkResult VKAPI_CALL bind_images(VkDevice device, std::uint32_t count,
     Device& of = device_of(device);
     const VkResult result = (of.vk.*Function)(device, count, infos);
     if (result == VK_SUCCESS)
-        for (const auto& each : std::span(infos, count))
-            of.tracker.bound(each.image, each.memory);
+        keep(of, [&] {
+            for (const auto& each : std::span(infos, count))
+                of.tracker.bound(each.image, each.memory);
+        });
     return result;
 }
 constexpr auto BindImageMemory2 = bind_images<&DeviceFunctions::BindImageMemory2>;
@@ -295,7 +372,7 @@ VKAPI_ATTR VkResult VKAPI_CALL BindBufferMemory(VkDevice device, VkBuffer buffer
     Device& of = device_of(device);
     const VkResult result = of.vk.BindBufferMemory(device, buffer, memory, offset);
     if (result == VK_SUCCESS)
-        of.tracker.bound(buffer, memory);
+        keep(of, [&] { of.tracker.bound(buffer, memory); });
     return result;
 }
 
@@ -305,8 +382,10 @@ VKAPI_ATTR VkResult VKAPI_CALL bind_buffers(VkDevice device, std::uint32_t count
     Device& of = device_of(device);
     const VkResult result = (of.vk.*Function)(device, count, infos);
     if (result == VK_SUCCESS)
-        for (const auto& each : std::span(infos, count))
-            of.tracker.bound(each.buffer, each.memory);
+        keep(of, [&] {
+            for (const auto& each : std::span(infos, count))
+                of.tracker.bound(each.buffer, each.memory);
+        });
     return result;
 }
 constexpr auto BindBufferMemory2 = bind_buffers<&DeviceFunctions::BindBufferMemory2>;
@@ -327,7 +406,9 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateCommandBuffers(VkDevice device,
     Device& of = device_of(device);
     const VkResult result = of.vk.AllocateCommandBuffers(device, info, commands);
     if (result == VK_SUCCESS)
-        of.recorder.allocated(info->commandPool, {commands, info->commandBufferCount});
+        keep(of, [&] {
+            of.recorder.allocated(info->commandPool, {commands, info->commandBufferCount});
+        });
     return result;
 }
 
@@ -374,7 +455,10 @@ VKAPI_ATTR void VKAPI_CALL CmdPipelineBarrier(
     const VkImageMemoryBarrier* images) {
     Device& of = device_of(commands);
     if (of.tracker.active())
-        of.recorder.barriers(of.tracker, commands, {images, image_count}, {buffers, buffer_count});
+        keep(of, [&] {
+            of.recorder.barriers(of.tracker, commands, {images, image_count},
+                                 {buffers, buffer_count});
+        });
     of.vk.CmdPipelineBarrier(commands, from, to, flags, memory_count, memory, buffer_count, buffers,
                              image_count, images);
 }
@@ -384,7 +468,7 @@ VKAPI_ATTR void VKAPI_CALL pipeline_barrier(VkCommandBuffer commands,
                                             const VkDependencyInfo* info) {
     Device& of = device_of(commands);
     if (of.tracker.active())
-        of.recorder.barriers(of.tracker, commands, *info);
+        keep(of, [&] { of.recorder.barriers(of.tracker, commands, *info); });
     (of.vk.*Function)(commands, info);
 }
 constexpr auto CmdPipelineBarrier2 = pipeline_barrier<&DeviceFunctions::CmdPipelineBarrier2>;
@@ -399,7 +483,10 @@ VKAPI_ATTR void VKAPI_CALL CmdWaitEvents(VkCommandBuffer commands, std::uint32_t
                                          const VkImageMemoryBarrier* images) {
     Device& of = device_of(commands);
     if (of.tracker.active())
-        of.recorder.barriers(of.tracker, commands, {images, image_count}, {buffers, buffer_count});
+        keep(of, [&] {
+            of.recorder.barriers(of.tracker, commands, {images, image_count},
+                                 {buffers, buffer_count});
+        });
     of.vk.CmdWaitEvents(commands, event_count, events, from, to, memory_count, memory, buffer_count,
                         buffers, image_count, images);
 }
@@ -409,8 +496,10 @@ VKAPI_ATTR void VKAPI_CALL wait_events(VkCommandBuffer commands, std::uint32_t c
                                        const VkEvent* events, const VkDependencyInfo* infos) {
     Device& of = device_of(commands);
     if (of.tracker.active())
-        for (const auto& each : std::span(infos, count))
-            of.recorder.barriers(of.tracker, commands, each);
+        keep(of, [&] {
+            for (const auto& each : std::span(infos, count))
+                of.recorder.barriers(of.tracker, commands, each);
+        });
     (of.vk.*Function)(commands, count, events, infos);
 }
 constexpr auto CmdWaitEvents2 = wait_events<&DeviceFunctions::CmdWaitEvents2>;
@@ -419,19 +508,28 @@ constexpr auto CmdWaitEvents2KHR = wait_events<&DeviceFunctions::CmdWaitEvents2K
 VKAPI_ATTR void VKAPI_CALL CmdExecuteCommands(VkCommandBuffer commands, std::uint32_t count,
                                               const VkCommandBuffer* others) {
     Device& of = device_of(commands);
-    of.recorder.executes(commands, {others, count});
+    keep(of, [&] { of.recorder.executes(commands, {others, count}); });
     of.vk.CmdExecuteCommands(commands, count, others);
 }
 
 // ---- Semaphores and submissions -----------------------------------------------------------------
 
 /// Others may wait for what has just been submitted or signalled.
-void catch_up(Device& device) {
-    if (!device.timelines->any())
+void catch_up(Device& device) noexcept {
+    if (!device.bridge->is_behind())
         return;
-    const std::scoped_lock held(device.queue_list_lock);
-    for (Queue* each : device.queue_list)
-        device.bridge->catch_up(*each);
+    keep(device, [&] {
+        std::vector<Queue*> queues;
+        {
+            const std::scoped_lock held(device.queue_list_lock);
+            queues = device.queue_list;
+        }
+        for (bool any = true; any;) {
+            any = false;
+            for (Queue* each : queues)
+                any |= device.bridge->catch_up(*each);
+        }
+    });
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL CreateSemaphore(VkDevice device, const VkSemaphoreCreateInfo* info,
@@ -440,7 +538,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateSemaphore(VkDevice device, const VkSemaphor
     Device& of = device_of(device);
     const VkResult result = of.vk.CreateSemaphore(device, info, allocator, semaphore);
     if (result == VK_SUCCESS)
-        of.timelines->created(*semaphore, *info);
+        keep(of, [&] { of.timelines->created(*semaphore, *info); });
     return result;
 }
 
@@ -457,7 +555,7 @@ VKAPI_ATTR VkResult VKAPI_CALL signal_semaphore(VkDevice device,
     Device& of = device_of(device);
     const VkResult result = (of.vk.*Function)(device, info);
     if (result == VK_SUCCESS) {
-        of.timelines->signalled(info->semaphore, info->value);
+        of.timelines->signalled({.semaphore = info->semaphore, .value = info->value});
         catch_up(of);
     }
     return result;
@@ -501,6 +599,12 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueBindSparse(VkQueue queue, std::uint32_t coun
     return result;
 }
 
+// ---- Between the library and us -----------------------------------------------------------------
+
+VKAPI_ATTR void VKAPI_CALL SetSelfBracketing(VkDevice, VkBool32 on) {
+    self_bracketing = on != VK_FALSE;
+}
+
 // ---- Which of ours stand before which below -----------------------------------------------------
 
 struct Entry {
@@ -521,6 +625,8 @@ PFN_vkVoidFunction find_device_function(std::string_view name) {
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
     if (std::string_view(name) == "vkGetDeviceProcAddr")
         return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
+    if (std::string_view(name) == self_bracketing_name)
+        return reinterpret_cast<PFN_vkVoidFunction>(&SetSelfBracketing);
     // What the device does not have, as the functions of extensions that nobody enabled, is not
     // there because of us.
     const auto below = device_of(device).vk.GetDeviceProcAddr(device, name);

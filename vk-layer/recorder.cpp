@@ -79,7 +79,6 @@ void Recorder::barrier(VkCommandBuffer commands, const Barrier& barrier, const B
     for (const SharedMemoryPtr& memory : behind.memories) {
         if (!memory)
             break;
-        memory->has_barriers.store(true, std::memory_order_relaxed);
         if (recording == nullptr)
             recording = find(commands);
         if (recording == nullptr)
@@ -89,6 +88,7 @@ void Recorder::barrier(VkCommandBuffer commands, const Barrier& barrier, const B
              .access = access_of(from ? barrier.dstAccessMask : barrier.srcAccessMask),
              .acquires = from,
              .releases = to});
+        memory->has_barriers.store(true, std::memory_order_relaxed);
         any_.store(true, std::memory_order_relaxed);
     }
 }

@@ -7,9 +7,28 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
+#include "settings.hpp"
+
 namespace sluice::layer {
+
+/// Sends what the layer says to \p file, or to stderr where that is empty, as far as it is as grave
+/// as \p least; for the whole process, from now on. A file is added to, never cut short. One that
+/// cannot be opened is told on stderr, which is used then. Threads: any.
+void set_log(Settings::Log least, const std::string& file) noexcept;
+
+/// Whether what is as grave as \p gravity is logged: ask before putting long words together. Cheap.
+[[nodiscard]] bool logs(Settings::Log gravity) noexcept;
+
+/// Says \p what, in one line and one write(2). Threads: any.
+void say(Settings::Log gravity, std::string_view what) noexcept;
+
+/// Something does not work as it should, and the application goes on.
+inline void warn(std::string_view what) noexcept {
+    say(Settings::Log::warn, what);
+}
 
 /// Why a submission went on without us, each told once.
 enum class Trouble : std::uint8_t {
@@ -22,10 +41,11 @@ enum class Trouble : std::uint8_t {
     import_fence,     ///< The kernel did not take it.
     deferred,         ///< It waits for a timeline's value that nobody has submitted.
     too_many_objects, ///< More devices or queues than we have room for.
+    no_memory,        ///< None for what we keep of the application's objects.
+    wait_on_cpu,      ///< The buffers, or the submission, were not done in time.
+    given_up,         ///< Too much has failed on a queue.
+    count_            ///< How many there are.
 };
-
-/// Says \p what to people.
-void warn(std::string_view what) noexcept;
 
 class Report {
 public:
@@ -33,8 +53,7 @@ public:
     void once(Trouble trouble, std::string_view why) noexcept;
 
 private:
-    static constexpr std::size_t kinds = 16;
-    std::array<std::atomic<bool>, kinds> told_{};
+    std::array<std::atomic<bool>, static_cast<std::size_t>(Trouble::count_)> told_{};
 };
 
 } // namespace sluice::layer

@@ -22,25 +22,54 @@ void Timelines::destroyed(VkSemaphore semaphore) {
         return;
     const std::scoped_lock held(lock_);
     submitted_.erase(semaphore);
+    behind_.erase(semaphore);
 }
 
-void Timelines::signalled(VkSemaphore semaphore, std::uint64_t value) {
+void Timelines::signalled(const SemaphoreAt& at) {
     const std::scoped_lock held(lock_);
-    if (const auto found = submitted_.find(semaphore); found != submitted_.end())
-        found->second = std::max(found->second, value);
+    if (const auto found = submitted_.find(at.semaphore); found != submitted_.end())
+        found->second = std::max(found->second, at.value);
+    else if (!behind_.empty())
+        behind_.erase(at.semaphore);
 }
 
-bool Timelines::is_on_its_way(const TimelineWait& wait) const {
+void Timelines::signalled_behind(const SemaphoreAt& at, std::uint64_t behind) {
+    const std::scoped_lock held(lock_);
+    if (!submitted_.contains(at.semaphore))
+        behind_[at.semaphore] = behind;
+}
+
+std::uint64_t Timelines::new_behind() {
+    const std::scoped_lock held(lock_);
+    unresolved_.insert(++last_behind_);
+    return last_behind_;
+}
+
+void Timelines::resolved(std::uint64_t behind) {
+    const std::scoped_lock held(lock_);
+    unresolved_.erase(behind);
+}
+
+OpenWait Timelines::wait_of(const SemaphoreAt& at) const {
+    const std::scoped_lock held(lock_);
+    const auto found = behind_.find(at.semaphore);
+    return {.at = at, .behind = found != behind_.end() ? found->second : 0};
+}
+
+bool Timelines::is_on_its_way(const OpenWait& wait) const {
     {
         const std::scoped_lock held(lock_);
-        const auto found = submitted_.find(wait.semaphore);
-        if (found == submitted_.end() || found->second >= wait.value)
+        if (wait.behind != 0)
+            return !unresolved_.contains(wait.behind);
+        const auto found = submitted_.find(wait.at.semaphore);
+        if (found == submitted_.end() || found->second >= wait.at.value)
             return true;
     }
     // Another process may signal one that is shared.
     std::uint64_t reached = 0;
     return counter_value_ != nullptr &&
-           counter_value_(device_, wait.semaphore, &reached) == VK_SUCCESS && reached >= wait.value;
+           counter_value_(device_, wait.at.semaphore, &reached) == VK_SUCCESS &&
+           reached >= wait.at.value;
 }
 
 } // namespace sluice::layer

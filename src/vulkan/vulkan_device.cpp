@@ -127,6 +127,8 @@ Result<std::shared_ptr<VulkanDriver>> wrap_device(const VulkanDeviceInfo& info,
             .remedy =
                 "Create the instance for Vulkan 1.1 or up, and the device with the extensions "
                 "of VulkanDevice::required_extensions()"});
+    driver->set_self_bracketing = reinterpret_cast<SelfBracketingFunction>(
+        vk.GetDeviceProcAddr(info.device, self_bracketing_name));
     VkPhysicalDeviceProperties properties{};
     vk.GetPhysicalDeviceProperties(info.physical_device, &properties);
     driver->name = properties.deviceName;

@@ -12,6 +12,7 @@
 
 #include "vulkan/vulkan_caps_cache.hpp"
 #include "vulkan/vulkan_conversions.hpp"
+#include "vulkan/vulkan_layer.hpp"
 
 namespace sluice {
 
@@ -112,6 +113,7 @@ struct VulkanDriver {
 
     VulkanDeviceInfo info; // without its span
     VulkanFunctions vk;
+    SelfBracketingFunction set_self_bracketing = nullptr; // null where our layer is not below
     VkPhysicalDeviceMemoryProperties memory{};
     std::string name;
     VulkanDeviceCaps caps;

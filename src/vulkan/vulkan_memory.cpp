@@ -95,8 +95,12 @@ VkResult allocate(const VulkanDriver& driver, const VulkanMemoryNeeds& needs, co
                                     .memoryTypeIndex = type.index};
     // What a call that failed leaves in its handle is no handle.
     VkDeviceMemory allocated = VK_NULL_HANDLE;
+    if (driver.set_self_bracketing != nullptr) // accesses to it are ours
+        driver.set_self_bracketing(driver.info.device, VK_TRUE);
     const VkResult result =
         driver.vk.AllocateMemory(driver.info.device, &info, nullptr, &allocated);
+    if (driver.set_self_bracketing != nullptr)
+        driver.set_self_bracketing(driver.info.device, VK_FALSE);
     if (result == VK_SUCCESS)
         into = {.handle = allocated, .flags = type.flags};
     return result;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #include <malloc.h>
 
@@ -13,6 +14,8 @@ std::atomic<std::size_t> count = 0;
 std::atomic<std::size_t> freed = 0;
 std::atomic<std::ptrdiff_t> bytes = 0;
 std::atomic<bool> counting = true;
+thread_local int until_failure = 0; // 0: none
+thread_local int exempt = 0;
 
 std::ptrdiff_t size_of(void* memory) noexcept {
     return static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
@@ -30,6 +33,8 @@ void give_back(void* memory) noexcept {
 
 // Replaced for the whole program; the other forms come down to these, or are pairs of their own.
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    if (until_failure > 0 && exempt == 0 && --until_failure == 0)
+        return nullptr;
     void* memory = std::malloc(size == 0 ? 1 : size);
     if (!counting.load(std::memory_order_relaxed))
         return memory;
@@ -70,6 +75,14 @@ std::ptrdiff_t live_allocations() noexcept {
 
 std::ptrdiff_t live_bytes() noexcept {
     return bytes.load(std::memory_order_relaxed);
+}
+
+bool fail_allocation(int nth) noexcept {
+    return std::exchange(until_failure, nth) != 0;
+}
+
+void exempt_allocations(bool on) noexcept {
+    exempt += on ? 1 : -1;
 }
 
 } // namespace sluice::test

@@ -18,4 +18,10 @@ void count_allocations(bool on) noexcept;
 /// How many bytes they take of the heap, as it rounds them up.
 [[nodiscard]] std::ptrdiff_t live_bytes() noexcept;
 
+/// Has this thread's \p nth operator new from now on fail, once, counted from 1; 0 has none fail.
+/// Code that is not to be met calls `exempt_allocations(true)` around itself.
+/// \returns whether one that was to fail is still to come.
+bool fail_allocation(int nth) noexcept;
+void exempt_allocations(bool on) noexcept;
+
 } // namespace sluice::test

@@ -45,6 +45,8 @@ struct FakeReservations {
                 return give(fd, *static_cast<dma_buf_export_sync_file*>(argument));
             if (request == DMA_BUF_IOCTL_IMPORT_SYNC_FILE) {
                 const auto& import = *static_cast<dma_buf_import_sync_file*>(argument);
+                if (import_error == 0 && (import.flags & DMA_BUF_SYNC_RW) == 0)
+                    return refuse(EINVAL);
                 sync_file_info info{};
                 if (others(import.fd, SYNC_IOC_FILE_INFO, &info) != 0)
                     return refuse(EINVAL); // it is no sync_file
@@ -63,6 +65,8 @@ private:
         const std::lock_guard lock(mutex_);
         if (export_error != 0)
             return refuse(export_error);
+        if ((request.flags & DMA_BUF_SYNC_RW) == 0)
+            return refuse(EINVAL);
         const ino_t buffer = inode_of(fd);
         const auto found = status.find(buffer);
         asked.emplace_back(buffer, request.flags);
