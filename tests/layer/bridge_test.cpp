@@ -838,6 +838,13 @@ TEST_F(LayerDeviceTest, ADeviceThatFailsWithItIsTriedWithoutIt) {
     EXPECT_EQ(create_device({}), VK_ERROR_TOO_MANY_OBJECTS) << "which is not ours";
 }
 
+TEST_F(LayerDeviceTest, ADeviceIsAskedOnlyWhatItsVersionHas) {
+    icd->physical_devices[0].api_version = VK_API_VERSION_1_0;
+    begin();
+    ASSERT_EQ(create_device({VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME}), VK_SUCCESS);
+    EXPECT_EQ(icd->calls("vkGetPhysicalDeviceExternalSemaphoreProperties"), 0);
+}
+
 TEST_F(LayerDeviceTest, ManyDevicesComeAndGo) {
     begin();
     for (int i = 0; i < 600; ++i) // more than there is room for at a time
