@@ -37,6 +37,8 @@ namespace {
 struct Instance {
     VkInstance handle = VK_NULL_HANDLE;
     InstanceFunctions vk;
+    std::uint32_t api_version = VK_API_VERSION_1_0; // what the application may call
+    bool has_semaphore_capabilities = false;        // VK_KHR_external_semaphore_capabilities
     Settings settings;
 };
 
@@ -99,6 +101,12 @@ template <typename Link> Link* find_link(const void* next, VkStructureType type)
 
 // ---- Instances and devices ----------------------------------------------------------------------
 
+/// Whether \p names has \p name.
+bool has(std::span<const char* const> names, std::string_view name) {
+    return std::ranges::find(
+               names, name, [](const char* each) { return std::string_view(each); }) != names.end();
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
                                               const VkAllocationCallbacks* allocator,
                                               VkInstance* instance) {
@@ -119,6 +127,11 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
         auto made = std::make_unique<Instance>();
         made->handle = *instance;
         made->vk.load(next, *instance);
+        if (info->pApplicationInfo != nullptr && info->pApplicationInfo->apiVersion != 0)
+            made->api_version = info->pApplicationInfo->apiVersion;
+        made->has_semaphore_capabilities =
+            has({info->ppEnabledExtensionNames, info->enabledExtensionCount},
+                VK_KHR_EXTERNAL_SEMAPHORE_CAPABILITIES_EXTENSION_NAME);
         auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
         made->settings = std::move(settings);
         set_log(made->settings.log, made->settings.log_file);
@@ -146,12 +159,6 @@ VKAPI_ATTR void VKAPI_CALL DestroyInstance(VkInstance instance,
         gone->vk.DestroyInstance(instance, allocator);
 }
 
-/// Whether \p names has \p name.
-bool has(std::span<const char* const> names, std::string_view name) {
-    return std::ranges::find(
-               names, name, [](const char* each) { return std::string_view(each); }) != names.end();
-}
-
 /// Whether the device below offers \p name: the loader drops without a word what it does not.
 bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_view name) {
     std::uint32_t count = 0;
@@ -164,11 +171,16 @@ bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_vi
 }
 
 /// Whether the device gives its semaphores away as SYNC_FD and takes others' in. Who does not say
-/// is tried.
-FenceSupport fence_support(const InstanceFunctions& vk, VkPhysicalDevice device) {
-    const auto ask = vk.GetPhysicalDeviceExternalSemaphoreProperties != nullptr
-                         ? vk.GetPhysicalDeviceExternalSemaphoreProperties
-                         : vk.GetPhysicalDeviceExternalSemaphorePropertiesKHR;
+/// is tried, and so is whom the application's version of Vulkan has no word to ask.
+FenceSupport fence_support(const Instance& instance, VkPhysicalDevice device) {
+    VkPhysicalDeviceProperties properties{};
+    instance.vk.GetPhysicalDeviceProperties(device, &properties);
+    // What is below may give a function that may not be called.
+    PFN_vkGetPhysicalDeviceExternalSemaphoreProperties ask = nullptr;
+    if (std::min(instance.api_version, properties.apiVersion) >= VK_API_VERSION_1_1)
+        ask = instance.vk.GetPhysicalDeviceExternalSemaphoreProperties;
+    else if (instance.has_semaphore_capabilities)
+        ask = instance.vk.GetPhysicalDeviceExternalSemaphorePropertiesKHR;
     if (ask == nullptr)
         return {.takes = true, .gives = true};
     const VkPhysicalDeviceExternalSemaphoreInfo sync_fd{
@@ -195,7 +207,7 @@ Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevic
     for (std::uint32_t i = 0; i < memory.memoryTypeCount; ++i)
         made->protected_memory.push_back(
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
-    const FenceSupport fences = fence_support(instance.vk, physical);
+    const FenceSupport fences = fence_support(instance, physical);
     made->timelines = std::make_unique<Timelines>(device, made->vk);
     made->bridge = std::make_unique<Bridge>(device, made->vk, fences, made->tracker, made->recorder,
                                             *made->timelines, instance.settings, made->report);

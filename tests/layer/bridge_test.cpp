@@ -851,6 +851,13 @@ TEST_F(LayerDeviceTest, WhoCannotShareMemoryGoesPastUs) {
     EXPECT_NE(submit, below);
 }
 
+TEST_F(LayerDeviceTest, ADeviceIsAskedOnlyWhatItsVersionHas) {
+    icd->physical_devices[0].api_version = VK_API_VERSION_1_0;
+    begin();
+    ASSERT_EQ(create_device({VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME}), VK_SUCCESS);
+    EXPECT_EQ(icd->calls("vkGetPhysicalDeviceExternalSemaphoreProperties"), 0);
+}
+
 TEST_F(LayerDeviceTest, ManyDevicesComeAndGo) {
     begin();
     for (int i = 0; i < 600; ++i) // more than there is room for at a time
