@@ -19,6 +19,7 @@
 #include "bridge.hpp"
 #include "chain.hpp"
 #include "dispatch.hpp"
+#include "emulate.hpp"
 #include "recorder.hpp"
 #include "registry.hpp"
 #include "report.hpp"
@@ -101,6 +102,8 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     made->vk.load(next, *instance);
     auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
     made->settings = std::move(settings);
+    if (made->settings.emulate)
+        made->vk.load(emulate(*instance, next), *instance);
     for (const std::string& each : messages)
         warn(each);
     if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
@@ -148,7 +151,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
     if (link == nullptr || instance == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
     const auto next_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
-    const auto next = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
+    auto next = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
     const auto create =
         reinterpret_cast<PFN_vkCreateDevice>(next_instance(instance->handle, "vkCreateDevice"));
     if (create == nullptr)
@@ -166,7 +169,10 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
         wanted.ppEnabledExtensionNames = names.data();
     }
-    const VkResult result = create(physical, &wanted, allocator, device);
+    const VkResult result =
+        instance->settings.emulate
+            ? create_emulating(create, physical, wanted, allocator, device, next)
+            : create(physical, &wanted, allocator, device);
     if (result != VK_SUCCESS)
         return result;
 
