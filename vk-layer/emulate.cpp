@@ -116,15 +116,12 @@ constexpr std::array extensions{
                           VK_EXT_QUEUE_FAMILY_FOREIGN_SPEC_VERSION},
     VkExtensionProperties{VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME,
                           VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_SPEC_VERSION},
-    VkExtensionProperties{VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
-                          VK_KHR_EXTERNAL_SEMAPHORE_FD_SPEC_VERSION},
 };
 enum : unsigned {
     with_dma_buf = 1U << 0U,
     with_memory_fd = 1U << 1U,
     with_foreign = 1U << 2U,
     with_modifiers = 1U << 3U,
-    with_semaphore_fd = 1U << 4U,
 };
 
 /// What we do for one physical device.
@@ -896,16 +893,6 @@ VKAPI_ATTR VkResult VKAPI_CALL GetImageDrmFormatModifierPropertiesEXT(
 
 // ---- Semaphores and submissions -----------------------------------------------------------------
 
-VKAPI_ATTR VkResult VKAPI_CALL ImportSemaphoreFdKHR(VkDevice, const VkImportSemaphoreFdInfoKHR*) {
-    return VK_ERROR_INVALID_EXTERNAL_HANDLE; // no type is taken
-}
-
-VKAPI_ATTR VkResult VKAPI_CALL GetSemaphoreFdKHR(VkDevice, const VkSemaphoreGetFdInfoKHR*,
-                                                 int* fd) {
-    *fd = -1;
-    return VK_ERROR_TOO_MANY_OBJECTS; // no type is given
-}
-
 VKAPI_ATTR VkResult VKAPI_CALL CreateSemaphore(VkDevice device, const VkSemaphoreCreateInfo* info,
                                                const VkAllocationCallbacks* allocator,
                                                VkSemaphore* semaphore) {
@@ -1062,8 +1049,6 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, cons
         {SLUICE_EMULATE_ENTRY(GetImageSubresourceLayout)},
         {SLUICE_EMULATE_ENTRY(GetMemoryFdKHR), with_memory_fd},
         {SLUICE_EMULATE_ENTRY(GetMemoryFdPropertiesKHR), with_memory_fd},
-        {SLUICE_EMULATE_ENTRY(GetSemaphoreFdKHR), with_semaphore_fd},
-        {SLUICE_EMULATE_ENTRY(ImportSemaphoreFdKHR), with_semaphore_fd},
         {SLUICE_EMULATE_ENTRY(QueueSubmit)},
         {SLUICE_EMULATE_ENTRY(QueueSubmit2)},
         {SLUICE_EMULATE_ENTRY(QueueSubmit2KHR)},
@@ -1073,10 +1058,10 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, cons
     const Entry* ours = find(entries, name);
     if (ours == nullptr)
         return below;
-    // What only an extension of ours stands behind is the driver's where it has that one itself.
-    if (ours->with == 0 || ours->with == with_memory_fd)
-        return below != nullptr || (of.adds & ours->with) != 0 ? ours->function : nullptr;
-    return (of.adds & ours->with) != 0 ? ours->function : below;
+    if ((of.adds & ours->with) != 0)
+        return ours->function;
+    // The driver has its own modifiers, then.
+    return below != nullptr && ours->with != with_modifiers ? ours->function : below;
 }
 
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance,

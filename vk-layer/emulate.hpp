@@ -11,9 +11,7 @@
 ///   - VK_KHR_external_memory_fd, VK_EXT_queue_family_foreign;
 ///   - VK_EXT_image_drm_format_modifier with DRM_FORMAT_MOD_LINEAR alone, for formats of one plane.
 ///     An explicit layout must have the pitch of the driver's own; its offset may be any that the
-///     driver can bind at;
-///   - VK_KHR_external_semaphore_fd, for programs that want it listed: as
-///     vkGetPhysicalDeviceExternalSemaphoreProperties tells, there is no type that it takes.
+///     driver can bind at.
 ///
 /// What a driver has of these, it keeps. Submissions that execute commands are bracketed over all
 /// dma-bufs of their device (`CpuBrackets`), since nobody can tell cheaply which ones they touch.
