@@ -1131,18 +1131,17 @@ VkResult create_emulating(PFN_vkCreateDevice create, VkPhysicalDevice physical,
     VkDeviceCreateInfo below = info;
     below.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
     below.ppEnabledExtensionNames = names.data();
-    VkDevice made = VK_NULL_HANDLE;
-    const VkResult result = create(physical, &below, allocator, &made);
+    // Where the handle goes the Khronos loader has left something for its end of the chain.
+    const VkResult result = create(physical, &below, allocator, device);
     if (result != VK_SUCCESS)
         return result;
-    auto emulated = std::make_unique<EmulatedDevice>(made, next, *offer, enabled);
+    auto emulated = std::make_unique<EmulatedDevice>(*device, next, *offer, enabled);
     const auto destroy = emulated->below.DestroyDevice;
-    if (emulated_devices().add(key_of(made), std::move(emulated)) == nullptr) {
-        destroy(made, allocator);
+    if (emulated_devices().add(key_of(*device), std::move(emulated)) == nullptr) {
+        destroy(*device, allocator);
         return VK_ERROR_INITIALIZATION_FAILED;
     }
     next = &GetDeviceProcAddr;
-    *device = made;
     return VK_SUCCESS;
 }
 
