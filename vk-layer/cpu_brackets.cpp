@@ -70,7 +70,7 @@ CpuBrackets::~CpuBrackets() {
     }
     for (const Late& each : late_) {
         close(each.buffers);
-        fences_.push_back(each.fence);
+        vk_.DestroyFence(device_, each.fence, nullptr);
     }
     for (VkFence each : fences_)
         vk_.DestroyFence(device_, each, nullptr);
@@ -105,7 +105,7 @@ void CpuBrackets::end(Queue& queue) noexcept {
     queue.buffers.clear();
 }
 
-VkFence CpuBrackets::take_fence() {
+VkFence CpuBrackets::take_fence() noexcept {
     {
         const std::scoped_lock held(lock_);
         if (!fences_.empty()) {
@@ -120,16 +120,20 @@ VkFence CpuBrackets::take_fence() {
     return vk_.CreateFence(device_, &info, nullptr, &made) == VK_SUCCESS ? made : VK_NULL_HANDLE;
 }
 
-void CpuBrackets::give_back(VkFence fence) {
-    if (vk_.ResetFences(device_, 1, &fence) != VK_SUCCESS) {
-        vk_.DestroyFence(device_, fence, nullptr);
-        return;
+void CpuBrackets::give_back(VkFence fence) noexcept {
+    try {
+        if (vk_.ResetFences(device_, 1, &fence) == VK_SUCCESS) {
+            const std::scoped_lock held(lock_);
+            fences_.push_back(fence);
+            return;
+        }
+    } catch (const std::bad_alloc&) {
+        // The next one is made anew.
     }
-    const std::scoped_lock held(lock_);
-    fences_.push_back(fence);
+    vk_.DestroyFence(device_, fence, nullptr);
 }
 
-void CpuBrackets::end_when_done(Queue& queue, bool slow) {
+void CpuBrackets::end_when_done(Queue& queue, bool slow) noexcept {
     if (queue.buffers.empty())
         return;
     VkFence fence = take_fence();
@@ -188,38 +192,42 @@ void CpuBrackets::leave_to_thread(Late& late) {
 }
 
 void CpuBrackets::run() {
-    std::vector<VkFence> fences;
-    std::vector<Late> done;
-    for (;;) {
-        {
-            std::unique_lock held(lock_);
-            changed_.wait(held, [this] { return stop_ || !late_.empty(); });
-            if (stop_)
+    for (;;)
+        try {
+            if (!end_late_ones())
                 return;
-            fences.clear();
-            for (const Late& each : late_)
-                fences.push_back(each.fence);
+        } catch (const std::bad_alloc&) {
+            // They come again.
         }
-        (void)vk_.WaitForFences(device_, static_cast<std::uint32_t>(fences.size()), fences.data(),
-                                VK_FALSE, nanoseconds(look_around));
-        std::erase_if(fences, [this](VkFence each) {
-            return vk_.GetFenceStatus(device_, each) == VK_NOT_READY;
-        });
+}
+
+bool CpuBrackets::end_late_ones() {
+    std::vector<VkFence> fences;
+    {
+        std::unique_lock held(lock_);
+        changed_.wait(held, [this] { return stop_ || !late_.empty(); });
+        if (stop_)
+            return false;
+        for (const Late& each : late_)
+            fences.push_back(each.fence);
+    }
+    (void)vk_.WaitForFences(device_, static_cast<std::uint32_t>(fences.size()), fences.data(),
+                            VK_FALSE, nanoseconds(look_around));
+    for (VkFence fence : fences) {
+        if (vk_.GetFenceStatus(device_, fence) == VK_NOT_READY)
+            continue;
+        Late done;
         {
             const std::scoped_lock held(lock_);
-            const auto first = std::ranges::stable_partition(late_, [&](const Late& each) {
-                                   return std::ranges::find(fences, each.fence) == fences.end();
-                               }).begin();
-            std::move(first, late_.end(), std::back_inserter(done));
-            late_.erase(first, late_.end());
+            const auto found = std::ranges::find(late_, fence, &Late::fence);
+            done = std::move(*found);
+            late_.erase(found);
         }
-        for (const Late& each : done) {
-            close(each.buffers);
-            give_back(each.fence);
-            each.queue->late.fetch_sub(1, std::memory_order_release);
-        }
-        done.clear();
+        close(done.buffers);
+        give_back(fence);
+        done.queue->late.fetch_sub(1, std::memory_order_release);
     }
+    return true;
 }
 
 } // namespace sluice::layer

@@ -80,7 +80,7 @@ public:
     void begin(Queue& queue) noexcept;
     /// Closes them once what was submitted to the queue so far is done. \param slow it may wait for
     /// what the application does later.
-    void end_when_done(Queue& queue, bool slow);
+    void end_when_done(Queue& queue, bool slow) noexcept;
     /// Closes them now.
     void end(Queue& queue) noexcept;
 
@@ -93,10 +93,12 @@ private:
     enum class Trouble : std::uint8_t { wait, start, end, fence, thread, slow, count_ };
 
     void close(std::span<const MappedBufferPtr> buffers) noexcept;
-    VkFence take_fence();
-    void give_back(VkFence fence);
+    VkFence take_fence() noexcept;
+    void give_back(VkFence fence) noexcept;
     void leave_to_thread(Late& late);
     void run();
+    /// \returns whether there may be more to come.
+    bool end_late_ones();
     void say_once(Trouble trouble, std::string_view what) noexcept;
 
     VkDevice device_;

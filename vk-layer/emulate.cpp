@@ -486,6 +486,9 @@ MappedBufferPtr mapping_of(EmulatedDevice& of, DmaBuf&& buffer) {
     return MappedBuffer::map(std::move(buffer));
 }
 
+VKAPI_ATTR void VKAPI_CALL FreeMemory(VkDevice device, VkDeviceMemory memory,
+                                      const VkAllocationCallbacks* allocator);
+
 /// Allocates the \p buffer's mapping instead of what \p info asks for.
 VkResult allocate_mapped(EmulatedDevice& of, const VkMemoryAllocateInfo& info, DmaBuf&& buffer,
                          const VkAllocationCallbacks* allocator, VkDeviceMemory* memory) {
@@ -517,11 +520,16 @@ VkResult allocate_mapped(EmulatedDevice& of, const VkMemoryAllocateInfo& info, D
     const VkResult result = of.below.AllocateMemory(of.handle, &copy, allocator, memory);
     if (result != VK_SUCCESS)
         return result;
-    const std::scoped_lock held(of.lock);
-    of.memories[*memory] = mapped;
-    if (std::ranges::find(of.buffers, mapped) == of.buffers.end())
-        of.buffers.push_back(mapped);
-    of.active.store(true, std::memory_order_release);
+    try {
+        const std::scoped_lock held(of.lock);
+        if (std::ranges::find(of.buffers, mapped) == of.buffers.end())
+            of.buffers.push_back(mapped);
+        of.memories[*memory] = mapped;
+        of.active.store(true, std::memory_order_release);
+    } catch (const std::bad_alloc&) {
+        FreeMemory(of.handle, *memory, allocator);
+        throw;
+    }
     return VK_SUCCESS;
 }
 
@@ -776,8 +784,13 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateImage(VkDevice device, const VkImageCreateI
             of.below.DestroyImage(device, made, allocator);
             return VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;
         }
-        const std::scoped_lock held(of.lock);
-        of.images[made] = *start;
+        try {
+            const std::scoped_lock held(of.lock);
+            of.images[made] = *start;
+        } catch (const std::bad_alloc&) {
+            of.below.DestroyImage(device, made, allocator);
+            throw;
+        }
         *image = made;
         return VK_SUCCESS;
     });
@@ -898,12 +911,12 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateSemaphore(VkDevice device, const VkSemaphor
                                                VkSemaphore* semaphore) {
     EmulatedDevice& of = device_of(device);
     const VkResult result = of.below.CreateSemaphore(device, info, allocator, semaphore);
-    if (result != VK_SUCCESS)
-        return result;
-    return guarded([&] {
-        of.timelines->created(*semaphore, *info);
-        return VK_SUCCESS;
-    });
+    if (result == VK_SUCCESS)
+        (void)guarded([&] { // one that is not known is waited for a while
+            of.timelines->created(*semaphore, *info);
+            return VK_SUCCESS;
+        });
+    return result;
 }
 
 VKAPI_ATTR void VKAPI_CALL DestroySemaphore(VkDevice device, VkSemaphore semaphore,
@@ -952,17 +965,22 @@ CpuBrackets::Queue* queue_of(EmulatedDevice& of, VkQueue handle) {
 
 /// \p down submits \p infos to the driver.
 template <typename Info, typename Down>
-VkResult submit(EmulatedDevice& of, VkQueue handle, std::span<const Info> infos, Down down) {
+VkResult submit(EmulatedDevice& of, VkQueue handle, std::span<const Info> infos,
+                Down down) noexcept {
     if (!of.active.load(std::memory_order_acquire) ||
         std::ranges::none_of(infos, [](const Info& each) { return executes(each); }))
         return down();
-    CpuBrackets::Queue* queue = queue_of(of, handle);
-    if (queue == nullptr)
+    // Where there is no room for ours, the application's work is done all the same.
+    CpuBrackets::Queue* queue = nullptr;
+    if (guarded([&] {
+            queue = queue_of(of, handle);
+            const std::shared_lock held(of.lock);
+            if (queue != nullptr)
+                queue->buffers.assign(of.buffers.begin(), of.buffers.end());
+            return VK_SUCCESS;
+        }) != VK_SUCCESS ||
+        queue == nullptr)
         return down();
-    {
-        const std::shared_lock held(of.lock);
-        queue->buffers.assign(of.buffers.begin(), of.buffers.end());
-    }
     of.brackets->begin(*queue);
     // Timelines hears of no signals here, so a value is on its way once it has been reached.
     const bool slow = of.timelines->any() && std::ranges::any_of(infos, [&](const Info& each) {
@@ -979,20 +997,16 @@ VkResult submit(EmulatedDevice& of, VkQueue handle, std::span<const Info> infos,
 VKAPI_ATTR VkResult VKAPI_CALL QueueSubmit(VkQueue queue, std::uint32_t count,
                                            const VkSubmitInfo* infos, VkFence fence) {
     EmulatedDevice& of = device_of(queue);
-    return guarded([&] {
-        return submit(of, queue, std::span(infos, count),
-                      [&] { return of.below.QueueSubmit(queue, count, infos, fence); });
-    });
+    return submit(of, queue, std::span(infos, count),
+                  [&] { return of.below.QueueSubmit(queue, count, infos, fence); });
 }
 
 template <auto Function>
 VKAPI_ATTR VkResult VKAPI_CALL submit_2(VkQueue queue, std::uint32_t count,
                                         const VkSubmitInfo2* infos, VkFence fence) {
     EmulatedDevice& of = device_of(queue);
-    return guarded([&] {
-        return submit(of, queue, std::span(infos, count),
-                      [&] { return (of.below.*Function)(queue, count, infos, fence); });
-    });
+    return submit(of, queue, std::span(infos, count),
+                  [&] { return (of.below.*Function)(queue, count, infos, fence); });
 }
 constexpr auto QueueSubmit2 = submit_2<&DeviceBelow::QueueSubmit2>;
 constexpr auto QueueSubmit2KHR = submit_2<&DeviceBelow::QueueSubmit2KHR>;
@@ -1135,11 +1149,15 @@ VkResult create_emulating(PFN_vkCreateDevice create, VkPhysicalDevice physical,
     const VkResult result = create(physical, &below, allocator, device);
     if (result != VK_SUCCESS)
         return result;
-    auto emulated = std::make_unique<EmulatedDevice>(*device, next, *offer, enabled);
-    const auto destroy = emulated->below.DestroyDevice;
-    if (emulated_devices().add(key_of(*device), std::move(emulated)) == nullptr) {
-        destroy(*device, allocator);
-        return VK_ERROR_INITIALIZATION_FAILED;
+    const VkResult kept = guarded([&] {
+        auto emulated = std::make_unique<EmulatedDevice>(*device, next, *offer, enabled);
+        return emulated_devices().add(key_of(*device), std::move(emulated)) != nullptr
+                   ? VK_SUCCESS
+                   : VK_ERROR_INITIALIZATION_FAILED;
+    });
+    if (kept != VK_SUCCESS) {
+        reinterpret_cast<PFN_vkDestroyDevice>(next(*device, "vkDestroyDevice"))(*device, allocator);
+        return kept;
     }
     next = &GetDeviceProcAddr;
     return VK_SUCCESS;

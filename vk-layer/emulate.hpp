@@ -15,6 +15,7 @@
 ///
 /// What a driver has of these, it keeps. Submissions that execute commands are bracketed over all
 /// dma-bufs of their device (`CpuBrackets`), since nobody can tell cheaply which ones they touch.
+/// They return when they are done, wherever they need nothing more of the application for that.
 ///
 /// Ownership barriers reach the driver as they are: one that runs on the CPU has nothing to do for
 /// them.
