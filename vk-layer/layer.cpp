@@ -20,6 +20,7 @@
 #include "bridge.hpp"
 #include "chain.hpp"
 #include "dispatch.hpp"
+#include "emulate.hpp"
 #include "immortal.hpp"
 #include "recorder.hpp"
 #include "registry.hpp"
@@ -123,6 +124,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     const VkResult result = create(info, allocator, instance);
     if (result != VK_SUCCESS)
         return result;
+    auto find = next; // also through what emulates
     try {
         auto made = std::make_unique<Instance>();
         made->handle = *instance;
@@ -137,13 +139,17 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
         set_log(made->settings.log, made->settings.log_file);
         for (const std::string& each : messages)
             warn(each);
+        if (made->settings.emulate) {
+            find = emulate(*instance, next);
+            made->vk.load(find, *instance);
+        }
         if (instances().add(key_of(*instance), std::move(made)) != nullptr)
             return VK_SUCCESS;
         warn("there are too many instances: one more cannot be created");
     } catch (const std::bad_alloc&) {
         // As below.
     }
-    reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
+    reinterpret_cast<PFN_vkDestroyInstance>(find(*instance, "vkDestroyInstance"))(*instance,
                                                                                   allocator);
     *instance = VK_NULL_HANDLE;
     return VK_ERROR_OUT_OF_HOST_MEMORY;
@@ -231,7 +237,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
     if (link == nullptr || instance == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
     auto* const ours = link->u.pLayerInfo;
-    const auto next = ours->pfnNextGetDeviceProcAddr;
+    auto next = ours->pfnNextGetDeviceProcAddr;
     const auto create = reinterpret_cast<PFN_vkCreateDevice>(
         ours->pfnNextGetInstanceProcAddr(instance->handle, "vkCreateDevice"));
     if (create == nullptr)
@@ -250,12 +256,15 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
             wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
             wanted.ppEnabledExtensionNames = names.data();
         }
-        link->u.pLayerInfo = ours->pNext;
-        VkResult result = create(physical, &wanted, allocator, device);
-        if (result != VK_SUCCESS && wanted.enabledExtensionCount != info->enabledExtensionCount) {
-            link->u.pLayerInfo = ours->pNext; // those below have moved it on
-            result = create(physical, info, allocator, device);
-        }
+        const auto make = [&](const VkDeviceCreateInfo& as) {
+            link->u.pLayerInfo = ours->pNext; // which those below move on
+            return instance->settings.emulate
+                       ? create_emulating(create, physical, as, allocator, device, next)
+                       : create(physical, &as, allocator, device);
+        };
+        VkResult result = make(wanted);
+        if (result != VK_SUCCESS && wanted.enabledExtensionCount != info->enabledExtensionCount)
+            result = make(*info);
         if (result != VK_SUCCESS)
             return result;
     } catch (const std::bad_alloc&) {

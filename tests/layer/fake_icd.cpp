@@ -35,6 +35,7 @@ FakeIcd& driver() {
 constexpr auto dma_buf = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
 constexpr auto host_pointer = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
 constexpr auto sync_fd = VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT;
+constexpr auto with_modifier = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT;
 constexpr std::uint32_t queues_of_a_family = 2;
 constexpr VkDeviceSize page = 4096;
 
@@ -420,7 +421,10 @@ struct FakeIcd::Functions {
                                                               VkFormatProperties2* into) {
         GetPhysicalDeviceFormatProperties(device, format, &into->formatProperties);
         const Call call(__func__);
-        const auto& modifiers = physical(call, device).modifiers;
+        const PhysicalDevice& on = physical(call, device);
+        if (!call->lists(on, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME))
+            return;
+        const auto& modifiers = on.modifiers;
         for (auto* each = static_cast<VkBaseOutStructure*>(into->pNext); each; each = each->pNext)
             if (each->sType == VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT) {
                 auto* list = reinterpret_cast<VkDrmFormatModifierPropertiesListEXT*>(each);
@@ -445,12 +449,12 @@ struct FakeIcd::Functions {
         return VK_SUCCESS;
     }
 
-    static VkExternalMemoryProperties external_memory(const PhysicalDevice& on,
+    static VkExternalMemoryProperties external_memory(const Call& call, const PhysicalDevice& on,
                                                       VkExternalMemoryHandleTypeFlags type) {
         if (type == host_pointer)
             return {.externalMemoryFeatures = VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT,
                     .compatibleHandleTypes = type};
-        if (type != dma_buf)
+        if (type != dma_buf || !call->lists(on, VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME))
             return {};
         const VkExternalMemoryFeatureFlags alone =
             on.requires_dedicated ? VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT : 0;
@@ -477,12 +481,15 @@ struct FakeIcd::Functions {
                                           &VkDrmFormatModifierPropertiesEXT::drmFormatModifier) ==
                             on.modifiers.end())
             return VK_ERROR_FORMAT_NOT_SUPPORTED;
+        call.expect((modifier == nullptr && info->tiling != with_modifier) ||
+                        call->lists(on, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME),
+                    "it knows no modifiers");
         const auto* external = chained<VkPhysicalDeviceExternalImageFormatInfo>(
             info->pNext, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO);
         for (auto* each = static_cast<VkBaseOutStructure*>(into->pNext); each; each = each->pNext)
             if (external && each->sType == VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES)
                 reinterpret_cast<VkExternalImageFormatProperties*>(each)->externalMemoryProperties =
-                    external_memory(on, external->handleType);
+                    external_memory(call, on, external->handleType);
         return VK_SUCCESS;
     }
 
@@ -543,7 +550,8 @@ struct FakeIcd::Functions {
         VkPhysicalDevice device, const VkPhysicalDeviceExternalBufferInfo* info,
         VkExternalBufferProperties* into) {
         const Call call(__func__);
-        into->externalMemoryProperties = external_memory(physical(call, device), info->handleType);
+        into->externalMemoryProperties =
+            external_memory(call, physical(call, device), info->handleType);
     }
 
     static void VKAPI_CALL GetPhysicalDeviceExternalFenceProperties(
@@ -782,6 +790,10 @@ struct FakeIcd::Functions {
 
     // Memory.
 
+    static bool enabled(const Call& call, VkDevice device, std::string_view extension) {
+        return call.use("device", device).on.contains(extension);
+    }
+
     static VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAllocateInfo* info,
                                               Allocator allocator, VkDeviceMemory* memory) {
         const Call call(__func__);
@@ -797,9 +809,17 @@ struct FakeIcd::Functions {
             import = nullptr; // as the specification has it
         const ino_t imported = import ? inode_of(import->fd) : 0;
         if (import) {
-            call.expect(import->handleType == dma_buf, "what is imported is no dma-buf");
+            call.expect(import->handleType == dma_buf &&
+                            enabled(call, device, VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME),
+                        "what is imported is no dma-buf, or dma-bufs are not enabled");
             call.expect(imported != 0, "the fd to import is closed");
         }
+        if (host)
+            call.expect(enabled(call, device, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME) &&
+                            host->handleType == host_pointer && !import && !exported &&
+                            reinterpret_cast<std::uintptr_t>(host->pHostPointer) % page == 0 &&
+                            info->allocationSize % page == 0,
+                        "no whole pages of the host's");
         Object object;
         object.size = info->allocationSize;
         object.types = exported ? exported->handleTypes : 0;
@@ -813,7 +833,8 @@ struct FakeIcd::Functions {
                  .exportable_as = object.types,
                  .dedicated_image = alone ? alone->image : VK_NULL_HANDLE,
                  .dedicated_buffer = alone ? alone->buffer : VK_NULL_HANDLE,
-                 .imported = imported});
+                 .imported = imported,
+                 .host = object.host});
         else if (import && call->failed_import_closes)
             close(import->fd);
         return result;
@@ -910,6 +931,19 @@ struct FakeIcd::Functions {
 
     // Images and buffers.
 
+    /// Notes down what is created, and complains where it is to be shared in no way that there is.
+    template <typename External>
+    static void note_creation(const Call& call, VkDevice device, const External* external,
+                              VkImageTiling tiling, const void* next) {
+        const VkExternalMemoryHandleTypeFlags types = external ? external->handleTypes : 0;
+        call.expect(((types & dma_buf) == 0 ||
+                     enabled(call, device, VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME)) &&
+                        ((types & host_pointer) == 0 ||
+                         enabled(call, device, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME)),
+                    "what it is to be shared by is not enabled");
+        call->creations_.push_back({.types = types, .tiling = tiling, .chain = chain_types(next)});
+    }
+
     static VkResult VKAPI_CALL CreateImage(VkDevice device, const VkImageCreateInfo* info,
                                            Allocator allocator, VkImage* image) {
         const Call call(__func__);
@@ -918,6 +952,13 @@ struct FakeIcd::Functions {
         const auto* layout = chained<VkImageDrmFormatModifierExplicitCreateInfoEXT>(
             info->pNext, VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT);
         const PhysicalDevice& on = call->physical_devices[call.use("device", device).index];
+        call.expect((!list && !layout && info->tiling != with_modifier) ||
+                        enabled(call, device, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME),
+                    "modifiers are not enabled");
+        note_creation(call, device,
+                      chained<VkExternalMemoryImageCreateInfo>(
+                          info->pNext, VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO),
+                      info->tiling, info->pNext);
         Object object;
         object.disjoint = (info->flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0;
         object.requires_dedicated = on.requires_dedicated;
@@ -960,6 +1001,10 @@ struct FakeIcd::Functions {
         object.requires_dedicated =
             call->physical_devices[call.use("device", device).index].requires_dedicated;
         object.size = round_up(info->size, 256);
+        note_creation(call, device,
+                      chained<VkExternalMemoryBufferCreateInfo>(
+                          info->pNext, VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO),
+                      VK_IMAGE_TILING_OPTIMAL, info->pNext);
         return create(call, "buffer", device, allocator, buffer, std::move(object));
     }
 
@@ -1033,22 +1078,41 @@ struct FakeIcd::Functions {
         *into = out.memoryRequirements;
     }
 
+    static void VKAPI_CALL GetDeviceImageMemoryRequirements(
+        VkDevice device, const VkDeviceImageMemoryRequirements* info, VkMemoryRequirements2* into) {
+        VkImage image = VK_NULL_HANDLE;
+        (void)CreateImage(device, info->pCreateInfo, nullptr, &image);
+        const VkImageMemoryRequirementsInfo2 of{.image = image};
+        GetImageMemoryRequirements2(device, &of, into);
+        DestroyImage(device, image, nullptr);
+    }
+
+    static void VKAPI_CALL
+    GetDeviceBufferMemoryRequirements(VkDevice device, const VkDeviceBufferMemoryRequirements* info,
+                                      VkMemoryRequirements2* into) {
+        VkBuffer buffer = VK_NULL_HANDLE;
+        (void)CreateBuffer(device, info->pCreateInfo, nullptr, &buffer);
+        const VkBufferMemoryRequirementsInfo2 of{.buffer = buffer};
+        GetBufferMemoryRequirements2(device, &of, into);
+        DestroyBuffer(device, buffer, nullptr);
+    }
+
     static VkResult VKAPI_CALL BindImageMemory2(VkDevice device, std::uint32_t count,
                                                 const VkBindImageMemoryInfo* infos) {
         const Call call(__func__);
         (void)call.use("device", device);
         for (const auto& each : std::span(infos, count)) {
-            (void)call.use("image", each.image);
+            call.use("image", each.image).offset = each.memoryOffset;
             (void)call.use("memory", each.memory);
         }
         return call.result;
     }
 
     static VkResult VKAPI_CALL BindImageMemory(VkDevice device, VkImage image,
-                                               VkDeviceMemory memory, VkDeviceSize) {
+                                               VkDeviceMemory memory, VkDeviceSize offset) {
         const Call call(__func__);
         (void)call.use("device", device);
-        (void)call.use("image", image);
+        call.use("image", image).offset = offset;
         (void)call.use("memory", memory);
         return call.result;
     }
@@ -1088,6 +1152,9 @@ struct FakeIcd::Functions {
         (void)call.use("device", device);
         const Object& one = call.use("image", image);
         const std::size_t plane = plane_of(of->aspectMask);
+        call.expect(of->aspectMask < VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT ||
+                        enabled(call, device, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME),
+                    "modifiers are not enabled");
         call.expect(plane < one.planes.size(), "it has not so many planes");
         *into = plane < one.planes.size() ? one.planes[plane] : VkSubresourceLayout{};
     }
@@ -1547,6 +1614,16 @@ std::vector<FakeIcd::Allocation> FakeIcd::allocations() const {
     return allocations_;
 }
 
+std::vector<FakeIcd::Creation> FakeIcd::creations() const {
+    const std::lock_guard lock(mutex_);
+    return creations_;
+}
+
+VkDeviceSize FakeIcd::bound_at(VkImage image) const {
+    const std::lock_guard lock(mutex_);
+    return objects_.at(number(image)).offset;
+}
+
 int FakeIcd::calls(std::string_view function) const {
     const std::lock_guard lock(mutex_);
     const auto found = calls_.find(function.substr(2));
@@ -1674,6 +1751,11 @@ std::vector<std::string> FakeIcd::extensions(const PhysicalDevice& of) const {
         if (!lacks.contains(name))
             names.push_back(name);
     return names;
+}
+
+bool FakeIcd::lists(const PhysicalDevice& of, std::string_view extension) const {
+    const auto all = extensions(of);
+    return std::ranges::find(all, extension) != all.end();
 }
 
 bool FakeIcd::has(const Object& owner, std::string_view needs) const {

@@ -146,8 +146,19 @@ public:
         VkImage dedicated_image;
         VkBuffer dedicated_buffer;
         ino_t imported; ///< The dma-buf, 0 for none.
+        void* host;     ///< The host's memory, null for none.
     };
     [[nodiscard]] std::vector<Allocation> allocations() const;
+
+    /// A buffer or an image that was created.
+    struct Creation {
+        VkExternalMemoryHandleTypeFlags types; ///< To be shared by.
+        VkImageTiling tiling;                  ///< OPTIMAL for buffers.
+        std::vector<VkStructureType> chain;
+    };
+    [[nodiscard]] std::vector<Creation> creations() const;
+    /// Where in its memory \p image was bound last.
+    [[nodiscard]] VkDeviceSize bound_at(VkImage image) const;
 
     /// How often \p function ("vkCreateFence") was called. One of an extension that has become
     /// Vulkan's own counts as Vulkan's.
@@ -205,6 +216,7 @@ private:
         std::vector<VkSubresourceLayout> planes = {}; // images
         std::uint64_t modifier = 0;                   // images
         bool disjoint = false;                        // images
+        VkDeviceSize offset = 0;                      // images: in their memory
         bool requires_dedicated = false;              // images and buffers
         bool timeline = false;                        // semaphores
         std::uint64_t value = 0;                      // semaphores
@@ -228,6 +240,7 @@ private:
         return physical_devices.at(of.index);
     }
     [[nodiscard]] std::vector<std::string> extensions(const PhysicalDevice& of) const;
+    [[nodiscard]] bool lists(const PhysicalDevice& of, std::string_view extension) const;
     /// Whether \p owner, an instance or a device, has what a function \p needs.
     [[nodiscard]] bool has(const Object& owner, std::string_view needs) const;
     PFN_vkVoidFunction find(std::string_view name, std::uint64_t instance, std::uint64_t device);
@@ -258,6 +271,7 @@ private:
     std::vector<std::shared_ptr<Submission>> submissions_;
     std::vector<DeviceRequest> created_devices_;
     std::vector<Allocation> allocations_;
+    std::vector<Creation> creations_;
     Object nothing_;
 };
 

@@ -73,6 +73,8 @@
     F(GetBufferMemoryRequirements, GetBufferMemoryRequirements, "1.0")                                                    \
     F(GetBufferMemoryRequirements2, GetBufferMemoryRequirements2, "1.1")                                                  \
     F(GetBufferMemoryRequirements2KHR, GetBufferMemoryRequirements2, "VK_KHR_get_memory_requirements2")                   \
+    F(GetDeviceBufferMemoryRequirements, GetDeviceBufferMemoryRequirements, "1.3")                                        \
+    F(GetDeviceImageMemoryRequirements, GetDeviceImageMemoryRequirements, "1.3")                                          \
     F(GetDeviceQueue, GetDeviceQueue, "1.0")                                                                              \
     F(GetDeviceQueue2, GetDeviceQueue2, "1.1")                                                                            \
     F(GetFenceStatus, GetFenceStatus, "1.0")                                                                              \

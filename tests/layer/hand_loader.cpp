@@ -117,11 +117,15 @@ struct HandLoader::Calls {
         VkDeviceCreateInfo whole = *info;
         if (count > 0)
             whole.pNext = &callback;
+        // The Khronos loader leaves its own device there, and takes it for granted at the end.
+        *device = reinterpret_cast<VkDevice>(links.data());
         const auto* before = std::exchange(device_links, links.data());
         const VkResult result = places[0].create_device(on, &whole, allocator, device);
         device_links = before;
-        if (result != VK_SUCCESS)
+        if (result != VK_SUCCESS) {
+            *device = VK_NULL_HANDLE;
             return result;
+        }
         Table& made = table(*device);
         const auto find = [&](auto& into, const char* name) {
             into = reinterpret_cast<std::remove_reference_t<decltype(into)>>(
@@ -270,6 +274,10 @@ struct HandLoader::Calls {
                 loader().complain_(who(At - 1) + "has not advanced the chain of the device");
                 return VK_ERROR_INITIALIZATION_FAILED;
             }
+        }
+        if (static_cast<const void*>(*device) != device_links) {
+            loader().complain_(who(At - 1) + "has lost what lies where the device's handle goes");
+            return VK_ERROR_INITIALIZATION_FAILED;
         }
         VkInstance of = table(on).instance;
         const auto create = reinterpret_cast<PFN_vkCreateDevice>(

@@ -24,6 +24,8 @@ namespace sluice::test {
 /// It complains where a layer
 ///   - does not negotiate version 2 of the interface, or leaves one of its entry points out;
 ///   - does not advance the chain that it is created with, or loses it;
+///   - creates a device elsewhere than where it was asked to (the Khronos loader has something
+///   there);
 ///   - looks for more than vkCreateDevice in a device's chain (there, the Khronos loader finds the
 ///     functions of the topmost layer) or for that without an instance;
 ///   - finds functions that nothing below it has, or does not find what is below it;

@@ -29,6 +29,7 @@ enum class Mistake : std::uint8_t {
     finds_too_little,
     uses_the_device_chain,
     creates_a_device_of_no_instance,
+    creates_a_device_elsewhere,
     submits_to_a_bare_queue,
     negotiates_version_1,
 };
@@ -96,7 +97,10 @@ private:
         VkInstance of =
             mistake == Mistake::creates_a_device_of_no_instance ? VK_NULL_HANDLE : instance_;
         const auto create = reinterpret_cast<PFN_vkCreateDevice>(next(of, "vkCreateDevice"));
-        const VkResult result = create(on, info, allocator, device);
+        VkDevice elsewhere = VK_NULL_HANDLE;
+        const VkResult result =
+            create(on, info, allocator,
+                   mistake == Mistake::creates_a_device_elsewhere ? &elsewhere : device);
         if (result != VK_SUCCESS)
             return result;
         next_submit = reinterpret_cast<PFN_vkQueueSubmit2>(next_device(*device, "vkQueueSubmit2"));
@@ -361,6 +365,11 @@ TEST_P(LayerMistakeTest, TheWrongChain) {
               layer("looks for vkEnumeratePhysicalDevices in a device's chain"));
     EXPECT_EQ(complaints(Mistake::creates_a_device_of_no_instance),
               layer("looks for vkCreateDevice without an instance"));
+}
+
+TEST_P(LayerMistakeTest, AHandleElsewhere) {
+    EXPECT_EQ(complaints(Mistake::creates_a_device_elsewhere),
+              layer("has lost what lies where the device's handle goes"));
 }
 
 TEST_P(LayerMistakeTest, AQueueWithoutItsWord) {
