@@ -220,6 +220,7 @@ Bracket* Bridge::take_bracket(Queue& queue) {
 }
 
 bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
+    bracket.trace = queue.trace.submission();
     queue.fences.clear();
     queue.polls.clear();
     for (const Part& part : queue.parts) {
@@ -232,6 +233,7 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         }
         if (fence->fd() < 0)
             continue;
+        queue.trace.asked(*part.memory->buffer(), part.waits_as, *fence);
         queue.polls.push_back({.fd = fence->fd(), .events = POLLIN, .revents = 0});
         queue.fences.push_back(std::move(*fence));
     }
@@ -272,8 +274,10 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
                                             .handleType =
                                                 VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT,
                                             .fd = copy->release()};
-    if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS)
+    if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS) {
+        queue.trace.waits(queue.fences, fence);
         return true;
+    }
     sys::take_back(import.fd, fence.fd());
     report_.once(Trouble::semaphore, "the driver takes no SYNC_FD into a semaphore: a submission "
                                      "goes on without the fences of its buffers");
@@ -295,9 +299,13 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
     // -1 stands for one that has signalled.
     SyncFile fence = fd < 0 ? SyncFile::signalled() : SyncFileAdopt::adopt(UniqueFd(std::move(fd)));
     for (const Part& part : parts)
-        if (part.signals)
+        if (part.signals) {
             if (auto left = part.memory->buffer()->import_fence(fence, part.signals_as); !left)
                 report_.once(Trouble::import_fence, left.error().message());
+            else
+                bracket.trace.left_in(*part.memory->buffer(), part.signals_as);
+        }
+    bracket.trace.done_by(fence);
     bracket.in_use = fence.fd() >= 0;
     bracket.done = std::move(fence);
 }
@@ -307,6 +315,7 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
 template <typename Info>
 VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     using Of = Kind<Info>;
+    const auto traced = queue.trace.call(infos);
     const auto note_signals = [&] {
         if (timelines_.any())
             for (const Info& each : infos)
@@ -376,6 +385,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     report_.once(Trouble::deferred,
                  "a submission waits for a timeline semaphore's value that is still to be "
                  "submitted: its fence comes into the buffers once that is");
+    bracket.trace.deferred();
     queue.deferred.push_back({.bracket = &bracket, .parts = queue.parts, .waits = queue.waits});
     return result;
 }

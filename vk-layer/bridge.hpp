@@ -22,6 +22,7 @@
 #include "report.hpp"
 #include "settings.hpp"
 #include "timelines.hpp"
+#include "trace.hpp"
 #include "tracker.hpp"
 
 namespace sluice::layer {
@@ -38,6 +39,7 @@ struct Bracket {
     VkSemaphore wait = VK_NULL_HANDLE, signal = VK_NULL_HANDLE;
     SyncFile done = SyncFile::signalled();
     bool in_use = false; // until `done`
+    SubmissionTrace trace;
 
     /// What a VkSubmitInfo2 of ours points at.
     struct Infos {
@@ -56,6 +58,7 @@ struct Deferred {
 /// `deferred`.
 struct Queue {
     VkQueue handle = VK_NULL_HANDLE;
+    QueueTrace trace;
     std::deque<Bracket> brackets; // which stay where they are
     std::vector<Part> parts;
     std::vector<const DmaBuf*> buffers;

@@ -25,6 +25,7 @@
 #include "settings.hpp"
 #include "settings_chain.hpp"
 #include "timelines.hpp"
+#include "trace.hpp"
 #include "tracker.hpp"
 
 namespace sluice::layer {
@@ -35,6 +36,7 @@ struct Instance {
     VkInstance handle = VK_NULL_HANDLE;
     InstanceFunctions vk;
     Settings settings;
+    std::shared_ptr<Trace> trace;
 };
 
 struct Device {
@@ -44,6 +46,7 @@ struct Device {
     Tracker tracker;
     Recorder recorder;
     std::unique_ptr<Timelines> timelines;
+    DeviceTrace trace;
     Report report;
     std::unique_ptr<Bridge> bridge;
     Registry<Queue> queues;
@@ -103,6 +106,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     made->settings = std::move(settings);
     for (const std::string& each : messages)
         warn(each);
+    made->trace = Trace::start(made->settings.trace);
     if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
         reinterpret_cast<PFN_vkDestroyInstance>(next(*instance, "vkDestroyInstance"))(*instance,
                                                                                       allocator);
@@ -179,6 +183,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         made->protected_memory.push_back(
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     made->timelines = std::make_unique<Timelines>(*device, made->vk);
+    made->trace = DeviceTrace(instance->trace.get());
     made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
                                             *made->timelines, instance->settings.sync, made->report);
     const auto destroy = made->vk.DestroyDevice;
@@ -200,7 +205,7 @@ VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCall
     gone->vk.DestroyDevice(device, allocator);
 }
 
-void add_queue(Device& device, VkQueue handle) {
+void add_queue(Device& device, VkQueue handle, std::uint32_t family, std::uint32_t index) {
     if (handle == VK_NULL_HANDLE || device.queues.find(handle) != nullptr)
         return;
     const std::scoped_lock held(device.queue_list_lock);
@@ -208,6 +213,7 @@ void add_queue(Device& device, VkQueue handle) {
         return;
     auto made = std::make_unique<Queue>();
     made->handle = handle;
+    made->trace = device.trace.queue(family, index);
     if (Queue* queue = device.queues.add(handle, std::move(made)))
         device.queue_list.push_back(queue);
     else
@@ -219,14 +225,14 @@ VKAPI_ATTR void VKAPI_CALL GetDeviceQueue(VkDevice device, std::uint32_t family,
                                           std::uint32_t index, VkQueue* queue) {
     Device& of = device_of(device);
     of.vk.GetDeviceQueue(device, family, index, queue);
-    add_queue(of, *queue);
+    add_queue(of, *queue, family, index);
 }
 
 VKAPI_ATTR void VKAPI_CALL GetDeviceQueue2(VkDevice device, const VkDeviceQueueInfo2* info,
                                            VkQueue* queue) {
     Device& of = device_of(device);
     of.vk.GetDeviceQueue2(device, info, queue);
-    add_queue(of, *queue);
+    add_queue(of, *queue, info->queueFamilyIndex, info->queueIndex);
 }
 
 // ---- Memory -------------------------------------------------------------------------------------
@@ -240,6 +246,8 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAll
     // The fd is the driver's as soon as it has taken it.
     auto imported = is_protected ? std::nullopt : Tracker::imported_by(*info);
     const VkResult result = of.vk.AllocateMemory(device, info, allocator, memory);
+    if (result == VK_SUCCESS)
+        of.trace.imported(imported);
     if (result == VK_SUCCESS && !is_protected && (imported || Tracker::exportable(*info)))
         of.tracker.allocated(*memory, std::move(imported));
     return result;
@@ -256,8 +264,11 @@ VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdKHR(VkDevice device, const VkMemoryGet
                                               int* fd) {
     Device& of = device_of(device);
     const VkResult result = of.vk.GetMemoryFdKHR(device, info, fd);
-    if (result == VK_SUCCESS && info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
+    if (result == VK_SUCCESS &&
+        info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT) {
         of.tracker.exported(info->memory, *fd);
+        of.trace.exported(*fd);
+    }
     return result;
 }
 
