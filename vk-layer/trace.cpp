@@ -147,8 +147,8 @@ void Trace::write_all() noexcept {
 
 // ---- Those who tell -----------------------------------------------------------------------------
 
-bool Trace::put(TraceRecord&& record) noexcept {
-    if (ring_.push(std::move(record)))
+bool Trace::put(TraceRecord& record) noexcept {
+    if (ring_.push(record))
         return true;
     if (record.fence.fd() >= 0)
         follows_one_less();
@@ -170,7 +170,7 @@ void SubmissionTrace::put_left(const DmaBuf& buffer, Access access) noexcept {
     record.submission = id_;
     record.at = Deadline::clock::now();
     record.buffer = buffer.inode();
-    trace_->put(std::move(record));
+    trace_->put(record);
 }
 
 void SubmissionTrace::put_deferred() noexcept {
@@ -178,19 +178,8 @@ void SubmissionTrace::put_deferred() noexcept {
     record.kind = TraceRecord::Kind::deferred;
     record.submission = id_;
     record.at = Deadline::clock::now();
-    trace_->put(std::move(record));
+    trace_->put(record);
 }
-
-namespace {
-
-/// What nobody follows.
-SyncFile not_followed() noexcept {
-    SyncFile none = SyncFile::signalled();
-    const SyncFile gone = std::move(none);
-    return none; // NOLINT(bugprone-use-after-move): that is what it is for
-}
-
-} // namespace
 
 void SubmissionTrace::put_done(const SyncFile& fence) noexcept {
     TraceRecord record;
@@ -198,15 +187,17 @@ void SubmissionTrace::put_done(const SyncFile& fence) noexcept {
     record.submission = id_;
     record.at = Deadline::clock::now();
     if (fence.fd() >= 0) {
-        record.fence = not_followed();
-        if (trace_->may_follow_one_more()) {
-            if (auto copy = fence.duplicate())
+        record.followed = trace_->may_follow_one_more();
+        if (record.followed) {
+            if (auto copy = fence.duplicate()) {
                 record.fence = std::move(*copy);
-            else
+            } else {
+                record.followed = false;
                 trace_->follows_one_less();
+            }
         }
     }
-    trace_->put(std::move(record));
+    trace_->put(record);
 }
 
 void QueueTrace::begins(const char* function, std::size_t batches) noexcept {
@@ -230,7 +221,7 @@ void QueueTrace::returns() noexcept {
         record.size = batches_;
         record.function = function_;
     }
-    trace_->put(std::move(record));
+    trace_->put(record);
 }
 
 SubmissionTrace QueueTrace::put_submission() noexcept {
@@ -242,7 +233,7 @@ SubmissionTrace QueueTrace::put_submission() noexcept {
     record.size = batches_;
     record.function = function_;
     const std::uint64_t id = record.submission;
-    if (!trace_->put(std::move(record))) {
+    if (!trace_->put(record)) {
         submission_ = 0;
         return {};
     }
@@ -265,8 +256,10 @@ void QueueTrace::put_waits(std::span<SyncFile> fences, SyncFile& alone) noexcept
         record.submission = *submission_;
         record.at = now;
         record.buffer = asked->buffer;
-        record.fence = trace_->may_follow_one_more() ? std::move(fence) : not_followed();
-        trace_->put(std::move(record));
+        record.followed = trace_->may_follow_one_more();
+        if (record.followed)
+            record.fence = std::move(fence);
+        trace_->put(record);
     }
 }
 
@@ -280,7 +273,7 @@ void DeviceTrace::put_buffer(TraceRecord::Kind kind, const DmaBuf& buffer) noexc
         copy(info->name, record.name);
         copy(info->exporter, record.exporter);
     }
-    trace_->put(std::move(record));
+    trace_->put(record);
 }
 
 void DeviceTrace::put_exported(int fd) noexcept {
@@ -298,7 +291,7 @@ QueueTrace DeviceTrace::put_queue(std::uint32_t family, std::uint32_t index) noe
         std::snprintf(device.data(), device.size(), "device %u, ", number_);
     std::snprintf(record.name.data(), record.name.size(), "%.18squeue %u.%u", device.data(), family,
                   index);
-    trace_->put(std::move(record));
+    trace_->put(record);
     return {trace_, number};
 }
 

@@ -63,8 +63,8 @@ struct TraceRecord {
     std::uint64_t buffer = 0; // its inode
     std::uint64_t size = 0;   // of the buffer; of a submission, its batches
     const char* function = nullptr;
-    /// One that was moved from is one that nobody follows.
     SyncFile fence = SyncFile::signalled();
+    bool followed = true;                    // false where there is a fence, and it is not here
     std::array<char, 32> name{}, exporter{}; // NUL-terminated
 };
 
@@ -94,8 +94,8 @@ public:
     Trace& operator=(const Trace&) = delete;
     ~Trace();
 
-    /// Takes \p record, or counts it where there is no room. \returns whether it took it.
-    bool put(TraceRecord&& record) noexcept;
+    /// Takes \p record over, or counts it where there is no room. \returns whether it took it.
+    bool put(TraceRecord& record) noexcept;
     /// Whoever gets true has \p fence followed; without, too many are.
     [[nodiscard]] bool may_follow_one_more() noexcept;
     void follows_one_less() noexcept { followed_.fetch_sub(1, std::memory_order_relaxed); }

@@ -24,7 +24,7 @@ public:
     }
 
     /// \returns whether there was room; \p value is moved from only then.
-    [[nodiscard]] bool push(T&& value) noexcept {
+    [[nodiscard]] bool push(T& value) noexcept {
         std::size_t at = tail_.load(std::memory_order_relaxed);
         for (;;) {
             Slot& slot = slots_[at & (slots_.size() - 1)];

@@ -387,7 +387,7 @@ void TraceWriter::take_wait(TraceRecord&& record) {
     Buffer& buffer = buffer_of(record.buffer);
     connect(buffer, *of, record.access, record.at);
     Lane& lane = take_lane(buffer.track, record.at);
-    const Look look = look_at(record.fence);
+    const Look look = look_at(record);
     begin_slice(lane, wait_name, wait, record.at,
                 Members()
                     .text("queue", of->queue->track.name)
@@ -429,7 +429,7 @@ void TraceWriter::take_done(TraceRecord&& record) {
     }
     of->deferred = false;
     of->runs = true;
-    const Look look = look_at(record.fence);
+    const Look look = look_at(record);
     follow({.fence = std::move(record.fence),
             .submission = of->id,
             .lane = nullptr,
@@ -481,8 +481,6 @@ void TraceWriter::let_go(SyncFile& fence) noexcept {
 }
 
 TraceWriter::Look TraceWriter::look_at(const SyncFile& fence) {
-    if (!fence.valid())
-        return {.about = Members().text("fence", "not followed: too many are pending").take()};
     const auto infos = fence.fences();
     if (!infos)
         return {.about = Members().text("fence", "lost").take()};
@@ -508,6 +506,12 @@ TraceWriter::Look TraceWriter::look_at(const SyncFile& fence) {
         about.number("error", static_cast<std::uint64_t>(error));
     look.about = about.take();
     return look;
+}
+
+TraceWriter::Look TraceWriter::look_at(const TraceRecord& record) {
+    if (record.followed)
+        return look_at(record.fence);
+    return {.about = Members().text("fence", "not followed: too many are pending").take()};
 }
 
 void TraceWriter::follow(Watch&& watch, const Look& look) {

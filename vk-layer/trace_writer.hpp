@@ -169,6 +169,7 @@ private:
 
     void let_go(SyncFile& fence) noexcept;
     static Look look_at(const SyncFile& fence);
+    static Look look_at(const TraceRecord& record);
     void follow(Watch&& watch, const Look& look);
     void ended(Watch& watch, const Look& look);
     void end_holds(Submission& of, Deadline at, std::string_view members);
