@@ -393,7 +393,7 @@ void TraceWriter::take_wait(TraceRecord&& record) {
                     .text("queue", of->queue->track.name)
                     .number("submission", of->id)
                     .text("access", to_string(record.access))
-                    .all(look.about));
+                    .all(look.whose));
     follow({.fence = std::move(record.fence),
             .submission = of->id,
             .lane = &lane,
@@ -497,13 +497,14 @@ TraceWriter::Look TraceWriter::look_at(const SyncFile& fence) {
         if (!pending)
             look.end = std::max(look.end.value_or(each.signalled_at), each.signalled_at);
     }
-    Members about;
-    if (look.pending && named != nullptr)
-        about.text("driver", named->driver)
+    Members whose, about;
+    if (named != nullptr)
+        whose.text("driver", named->driver)
             .text("timeline", named->timeline)
             .number("fences", infos->size());
     if (error != 0)
         about.number("error", static_cast<std::uint64_t>(error));
+    look.whose = whose.take();
     look.about = about.take();
     return look;
 }

@@ -138,6 +138,8 @@ private:
     /// What a fence says of itself.
     struct Look {
         std::string about; // members of a JSON object
+        /// The same: who signals it. The kernel forgets that when it has signalled.
+        std::string whose;
         bool pending = false;
         std::optional<Deadline> end;
     };

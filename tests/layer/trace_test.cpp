@@ -169,6 +169,11 @@ protected:
         FdTest::TearDown();
     }
 
+    /// The thread that writes has had its first look, and sleeps for the rest of its period.
+    void until_it_sleeps() const {
+        while (events_so_far(file).empty())
+            std::this_thread::sleep_for(1ms);
+    }
     static SyncFile pending() { return SyncFileAdopt::adopt(fake_sync_file(0)); }
     /// Now. \returns when that was.
     Deadline signal(int fence) {
@@ -420,28 +425,22 @@ TEST_F(TraceTest, WhatIsStillPendingAtTheEndSaysSo) {
 
 TEST_F(TraceTest, AFullRingDropsRecordsAndCountsThem) {
     auto trace = Trace::start(file, {.records = 4, .period = 1h});
-    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
-    // The thread's first look may be before or after these.
-    constexpr int calls = 100;
-    for (int i = 0; i < calls; ++i) {
+    until_it_sleeps();
+    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0); // the first record
+    for (int i = 0; i < 100; ++i)
         const auto call = queue.call(std::span<const VkSubmitInfo2>());
-    }
     const DmaBuf from = buffer();
     SyncFile fence = pending();
     submit(queue, &from, &fence);
+    EXPECT_GE(fence.fd(), 0) << "nobody follows what is not told";
     trace.reset();
 
     const Events events(file);
+    EXPECT_EQ(events.named("submission", "i").size(), 3U);
     const auto dropped = events.named("dropped records", "C");
-    ASSERT_GE(dropped.size(), 1U);
-    const int missing = dropped.back().at("args").at("records");
-    const auto written = static_cast<int>(events.named("submission", "i").size());
-    EXPECT_GE(missing, 1);
-    // One for each call, one that names the queue, one for the submission that there was no room
-    // for, whose other records are not put.
-    const bool named = events.tracks().empty() || events.tracks()[0] == "queue 0.0";
-    EXPECT_EQ(written + missing + (named ? 1 : 0), calls + 1 + 1);
-    EXPECT_GE(fence.fd(), 0) << "nobody follows what is not told";
+    ASSERT_EQ(dropped.size(), 1U);
+    EXPECT_EQ(dropped[0].at("args").at("records"), 97 + 1);
+    EXPECT_TRUE(events.slices("submission").empty());
 }
 
 TEST_F(TraceTest, NotAllFencesAreFollowed) {
@@ -476,9 +475,7 @@ TEST_F(TraceTest, WhoSubmitsAllocatesNothing) {
         submit(queue, &from, &fence, &into, &own);
         return allocations() - so_far;
     };
-    // The thread has had its first look, and sleeps.
-    while (events_so_far(file).size() < 1)
-        std::this_thread::sleep_for(1ms);
+    until_it_sleeps();
     once();
     for (int i = 0; i < 20; ++i)
         EXPECT_EQ(once(), 0U);
@@ -570,6 +567,9 @@ TEST_F(TraceTest, TheNextInstanceWritesOn) {
 }
 
 TEST_F(TraceTest, AChildHasAFileOfItsOwn) {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "ThreadSanitizer knows no threads in the child of a process that has some";
+#endif
     auto trace = Trace::start(file);
     ASSERT_NE(trace, nullptr);
     {
@@ -605,8 +605,8 @@ TEST_F(TraceTest, AProgramThatEndsWithoutAWordLeavesAWholeFile) {
         static auto kept = Trace::start(file); // NOLINT: it is there until exit
         QueueTrace queue = DeviceTrace(kept.get()).queue(0, 0);
         { const auto call = queue.call(std::span<const VkSubmitInfo2>()); }
-        Trace::finish_all(); // what exit(3) runs
-        return 0;
+        std::exit(0);
+        return 1;
     });
     EXPECT_EQ(child.wait(), 0);
     EXPECT_EQ(Events(file).named("submission", "i").size(), 1U);
