@@ -289,6 +289,7 @@ Bracket* Bridge::take_fences(Queue& queue) {
         }
         if (fence->fd() < 0)
             continue;
+        queue.trace.asked(*part.memory->buffer(), part.waits_as, *fence);
         queue.polls.push_back({.fd = fence->fd(), .events = POLLIN, .revents = 0});
         queue.fences.push_back(std::move(*fence));
     }
@@ -347,8 +348,10 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
                                             .handleType =
                                                 VK_EXTERNAL_SEMAPHORE_HANDLE_TYPE_SYNC_FD_BIT,
                                             .fd = number};
-    if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS)
+    if (vk_.ImportSemaphoreFdKHR(device_, &import) == VK_SUCCESS) {
+        queue.trace.waits(queue.fences, number, queue.given);
         return true;
+    }
     sys::take_back(import.fd, queue.given.get());
     report_.once(Trouble::semaphore, "the driver takes no SYNC_FD into a semaphore: a submission "
                                      "goes on without the fences of its buffers");
@@ -371,9 +374,13 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
     // -1 stands for one that has signalled.
     SyncFile fence = fd < 0 ? SyncFile::signalled() : SyncFileAdopt::adopt(UniqueFd(std::move(fd)));
     for (const Part& part : parts)
-        if (part.signals)
+        if (part.signals) {
             if (auto left = part.memory->buffer()->import_fence(fence, part.signals_as); !left)
                 report_.once(Trouble::import_fence, left.error().message());
+            else
+                bracket.trace.left_in(*part.memory->buffer(), part.signals_as);
+        }
+    bracket.trace.done_by(fence);
     bracket.done = std::move(fence);
     bracket.handed.store(true, std::memory_order_release);
 }
@@ -470,6 +477,8 @@ bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) 
                     later.signals.push_back(at);
                     timelines_.signalled_behind(at, later.behind);
                 });
+            if (bracket != nullptr)
+                bracket->trace.deferred();
             queue.deferred.push_back(std::move(later));
             deferred_.fetch_add(1, std::memory_order_relaxed);
             return true;
@@ -487,6 +496,7 @@ bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) 
 template <typename Info>
 VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     using Of = Kind<Info>;
+    const auto traced = queue.trace.call(infos);
     if (!tracker_.active() || mode_ == Settings::Sync::off)
         return as_it_is(queue, infos, fence);
 
@@ -522,6 +532,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
         }
         room.reserve(infos.size() + 2);
         bracket = &take_bracket(queue, take_fences(queue));
+        bracket->trace = queue.trace.submission();
         const bool waits = fill_wait(queue, *bracket);
         // Where it waits it signals too: that tells when the semaphores may be used again.
         signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&

@@ -24,6 +24,7 @@
 #include "report.hpp"
 #include "settings.hpp"
 #include "timelines.hpp"
+#include "trace.hpp"
 #include "tracker.hpp"
 
 namespace sluice::layer {
@@ -43,6 +44,7 @@ struct Bracket {
     std::atomic<bool> handed = false;
     bool lost = false; // nobody knows when it is done
     SyncFile done = SyncFile::signalled();
+    SubmissionTrace trace;
 
     /// What a VkSubmitInfo2 of ours points at.
     struct Infos {
@@ -63,6 +65,7 @@ struct Deferred {
 /// what `lock` is over.
 struct Queue {
     VkQueue handle = VK_NULL_HANDLE;
+    QueueTrace trace;
     std::vector<std::unique_ptr<Bracket>> brackets; // in a ring, the oldest at `oldest`
     std::size_t oldest = 0;
     std::vector<std::unique_ptr<Bracket>> lost; // not used again

@@ -28,6 +28,7 @@
 #include "settings.hpp"
 #include "settings_chain.hpp"
 #include "timelines.hpp"
+#include "trace.hpp"
 #include "tracker.hpp"
 #include "vulkan/vulkan_layer.hpp"
 
@@ -41,6 +42,7 @@ struct Instance {
     std::uint32_t api_version = VK_API_VERSION_1_0; // what the application may call
     bool has_semaphore_capabilities = false;        // VK_KHR_external_semaphore_capabilities
     Settings settings;
+    std::shared_ptr<Trace> trace;
 };
 
 struct Device {
@@ -51,6 +53,7 @@ struct Device {
     Tracker tracker;
     Recorder recorder;
     std::unique_ptr<Timelines> timelines;
+    DeviceTrace trace;
     Report report;
     std::unique_ptr<Bridge> bridge;
     Registry<Queue> queues;
@@ -139,6 +142,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
         set_log(made->settings.log, made->settings.log_file);
         for (const std::string& each : messages)
             warn(each);
+        made->trace = Trace::start(made->settings.trace);
         if (made->settings.emulate) {
             find = emulate(*instance, next);
             made->vk.load(find, *instance);
@@ -215,6 +219,7 @@ Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevic
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     const FenceSupport fences = fence_support(instance, physical);
     made->timelines = std::make_unique<Timelines>(device, made->vk);
+    made->trace = DeviceTrace(instance.trace.get());
     made->bridge = std::make_unique<Bridge>(device, made->vk, fences, made->tracker, made->recorder,
                                             *made->timelines, instance.settings, made->report);
     if (logs(Settings::Log::info)) {
@@ -293,7 +298,7 @@ VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCall
     gone->vk.DestroyDevice(device, allocator);
 }
 
-void add_queue(Device& device, VkQueue handle) {
+void add_queue(Device& device, VkQueue handle, std::uint32_t family, std::uint32_t index) {
     if (handle == VK_NULL_HANDLE || device.queues.find(handle) != nullptr)
         return;
     keep(device, [&] {
@@ -302,6 +307,7 @@ void add_queue(Device& device, VkQueue handle) {
             return;
         auto made = std::make_unique<Queue>();
         made->handle = handle;
+        made->trace = device.trace.queue(family, index);
         device.queue_list.reserve(device.queue_list.size() + 1);
         if (Queue* queue = device.queues.add(handle, std::move(made)))
             device.queue_list.push_back(queue);
@@ -315,14 +321,14 @@ VKAPI_ATTR void VKAPI_CALL GetDeviceQueue(VkDevice device, std::uint32_t family,
                                           std::uint32_t index, VkQueue* queue) {
     Device& of = device_of(device);
     of.vk.GetDeviceQueue(device, family, index, queue);
-    add_queue(of, *queue);
+    add_queue(of, *queue, family, index);
 }
 
 VKAPI_ATTR void VKAPI_CALL GetDeviceQueue2(VkDevice device, const VkDeviceQueueInfo2* info,
                                            VkQueue* queue) {
     Device& of = device_of(device);
     of.vk.GetDeviceQueue2(device, info, queue);
-    add_queue(of, *queue);
+    add_queue(of, *queue, info->queueFamilyIndex, info->queueIndex);
 }
 
 // ---- Memory -------------------------------------------------------------------------------------
@@ -339,6 +345,8 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAll
     // The fd is the driver's as soon as it has taken it.
     auto imported = Tracker::imported_by(*info);
     const VkResult result = of.vk.AllocateMemory(device, info, allocator, memory);
+    if (result == VK_SUCCESS)
+        of.trace.imported(imported);
     if (result == VK_SUCCESS && (imported || Tracker::exportable(*info)))
         keep(of, [&] { of.tracker.allocated(*memory, std::move(imported)); });
     return result;
@@ -355,8 +363,11 @@ VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdKHR(VkDevice device, const VkMemoryGet
                                               int* fd) {
     Device& of = device_of(device);
     const VkResult result = of.vk.GetMemoryFdKHR(device, info, fd);
-    if (result == VK_SUCCESS && info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT)
+    if (result == VK_SUCCESS &&
+        info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT) {
         keep(of, [&] { of.tracker.exported(info->memory, *fd); });
+        of.trace.exported(*fd);
+    }
     return result;
 }
 

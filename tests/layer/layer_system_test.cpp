@@ -4,10 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "layer/plain_program.hpp"
 #include "support/requires.hpp"
@@ -69,6 +73,96 @@ TEST_P(LayerSystemTest, AConsumerThatTrustsPollSeesWhatTheProducerWrote) {
     producer.wait();
     EXPECT_EQ(shared.last_word(), after);
 }
+
+/// What it wrote, while the program still runs or after.
+class TraceFile {
+public:
+    TraceFile() { setenv("VK_SLUICE_DMA_BUF_TRACE", path_.c_str(), 1); }
+    TraceFile(const TraceFile&) = delete;
+    TraceFile& operator=(const TraceFile&) = delete;
+    ~TraceFile() {
+        unsetenv("VK_SLUICE_DMA_BUF_TRACE");
+        unlink(path_.c_str());
+    }
+    /// The first event of \p phase and \p name, a line; empty where there is none.
+    [[nodiscard]] std::string event(char phase, const std::string& name) const {
+        const std::string start = std::string(R"({"ph":")") + phase + R"(","name":")" + name + "\"";
+        std::ifstream file(path_);
+        for (std::string line; std::getline(file, line);)
+            if (line.starts_with(start))
+                return line;
+        return "";
+    }
+    [[nodiscard]] bool ends_as_an_array() const {
+        std::ifstream file(path_);
+        const std::string text{std::istreambuf_iterator(file), {}};
+        return text.starts_with("[\n") && text.ends_with("}\n]\n");
+    }
+
+private:
+    const std::string path_ = "/tmp/sluice-layer-trace-" + std::to_string(getpid()) + ".json";
+};
+
+double number_after(const std::string& key, const std::string& line) {
+    const auto found = line.find("\"" + key + "\":");
+    return found == std::string::npos ? -1
+                                      : std::strtod(line.c_str() + found + key.size() + 3, nullptr);
+}
+
+class LayerTraceSystemTest : public LayerSystemTest {};
+
+TEST_P(LayerTraceSystemTest, ATraceShowsTheWaitAsItHangsAndItsStall) {
+    const Buffer shared;
+    const Fence fence;
+    const TraceFile trace;
+    bool hangs = false;
+    double until_signal = 0; // microseconds
+    {
+        Application consumer(GetParam());
+        void* copied = nullptr;
+        const VkBuffer from = consumer.make_buffer(&shared),
+                       to = consumer.make_buffer(nullptr, &copied);
+        shared.leave(fence.fd());
+        const auto begin = std::chrono::steady_clock::now();
+        std::thread producer([&] { // lavapipe's queue blocks whoever asks it for a fence
+            for (int i = 0; i < 1000 && !hangs; ++i) {
+                std::this_thread::sleep_for(10ms);
+                hangs = !trace.event('B', "wait").empty();
+            }
+            std::this_thread::sleep_for(100ms);
+            fence.signal();
+        });
+        consumer.submit(from, VK_ACCESS_TRANSFER_READ_BIT, [&](VkCommandBuffer commands) {
+            const VkBufferCopy all{.srcOffset = 0, .dstOffset = 0, .size = size};
+            vkCmdCopyBuffer(commands, from, to, 1, &all);
+        });
+        producer.join();
+        until_signal =
+            std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin)
+                .count();
+        consumer.wait();
+    }
+    EXPECT_TRUE(hangs) << "the wait is there before it is over";
+    const std::string stall = trace.event('E', "wait");
+    EXPECT_GE(number_after("stall_us", stall), 100'000) << stall;
+    EXPECT_LE(number_after("stall_us", stall), until_signal) << stall;
+    struct stat status {};
+    ASSERT_EQ(fstat(shared.fd(), &status), 0);
+    const std::string import = trace.event('i', "import");
+    EXPECT_EQ(number_after("inode", import), static_cast<double>(status.st_ino)) << import;
+    EXPECT_EQ(number_after("size", import), size);
+    EXPECT_NE(import.find(R"("exporter":"udmabuf")"), std::string::npos) << import;
+    EXPECT_FALSE(trace.event('E', "submission").empty());
+    EXPECT_FALSE(trace.event('E', "fence pending").empty()) << "what it has handed over";
+    EXPECT_TRUE(trace.ends_as_an_array());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LayerTraceSystemTest,
+                         ::testing::Values(Mode{.layer = true, .barriers = true},
+                                           Mode{.layer = true, .barriers = false}),
+                         [](const auto& each) {
+                             return each.param.barriers ? "with_barriers" : "without_barriers";
+                         });
 
 INSTANTIATE_TEST_SUITE_P(All, LayerSystemTest,
                          ::testing::Values(Mode{.layer = false, .barriers = true},
