@@ -26,6 +26,7 @@
 #include "settings_chain.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
+#include "validate.hpp"
 
 namespace sluice::layer {
 
@@ -34,6 +35,7 @@ namespace {
 struct Instance {
     VkInstance handle = VK_NULL_HANDLE;
     InstanceFunctions vk;
+    ValidateInstanceFunctions validate_vk;
     Settings settings;
 };
 
@@ -46,6 +48,7 @@ struct Device {
     std::unique_ptr<Timelines> timelines;
     Report report;
     std::unique_ptr<Bridge> bridge;
+    bool validates = false;
     Registry<Queue> queues;
     std::mutex queue_list_lock;
     std::vector<Queue*> queue_list;
@@ -78,6 +81,9 @@ template <typename Link> Link* find_link(const void* next, VkStructureType type)
     return nullptr;
 }
 
+/// What stands in the way of \p name, the checks aside; what is below where nothing does.
+PFN_vkVoidFunction VKAPI_CALL unchecked_device_function(VkDevice device, const char* name);
+
 // ---- Instances and devices ----------------------------------------------------------------------
 
 VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
@@ -101,6 +107,8 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
     made->vk.load(next, *instance);
     auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
     made->settings = std::move(settings);
+    if (made->settings.validate)
+        made->validate_vk.load(next, *instance);
     for (const std::string& each : messages)
         warn(each);
     if (instances().add(key_of(*instance), std::move(made)) == nullptr) {
@@ -179,10 +187,26 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         made->protected_memory.push_back(
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     made->timelines = std::make_unique<Timelines>(*device, made->vk);
-    made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
-                                            *made->timelines, instance->settings.sync, made->report);
+    made->bridge =
+        std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder, *made->timelines,
+                                 instance->settings.sync, made->report);
+    made->validates = instance->settings.validate;
     const auto destroy = made->vk.DestroyDevice;
-    if (devices().add(key_of(*device), std::move(made)) == nullptr) {
+    const Device* added = devices().add(key_of(*device), std::move(made));
+    if (added != nullptr && added->validates &&
+        !Validation::add(
+            key_of(*device),
+            std::make_unique<Validation>(Validation::Place{.instance = instance->handle,
+                                                           .physical_device = physical,
+                                                           .device = *device,
+                                                           .of_instance = instance->validate_vk,
+                                                           .tracker = added->tracker,
+                                                           .timelines = *added->timelines},
+                                         &unchecked_device_function))) {
+        devices().remove(key_of(*device));
+        added = nullptr;
+    }
+    if (added == nullptr) {
         destroy(*device, allocator);
         return VK_ERROR_INITIALIZATION_FAILED;
     }
@@ -195,6 +219,8 @@ VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCall
     const auto gone = devices().remove(key_of(device));
     if (!gone)
         return;
+    if (gone->validates)
+        Validation::remove(key_of(device));
     for (Queue* each : gone->queue_list)
         gone->bridge->destroy(*each);
     gone->vk.DestroyDevice(device, allocator);
@@ -518,9 +544,7 @@ PFN_vkVoidFunction find_device_function(std::string_view name) {
     return nullptr;
 }
 
-VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
-    if (std::string_view(name) == "vkGetDeviceProcAddr")
-        return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
+PFN_vkVoidFunction VKAPI_CALL unchecked_device_function(VkDevice device, const char* name) {
     // What the device does not have, as the functions of extensions that nobody enabled, is not
     // there because of us.
     const auto below = device_of(device).vk.GetDeviceProcAddr(device, name);
@@ -528,6 +552,18 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, cons
         return nullptr;
     const auto ours = find_device_function(name);
     return ours != nullptr ? ours : below;
+}
+
+/// The checks that stand before \p unchecked, which is \p name, where there are any.
+PFN_vkVoidFunction with_checks(bool validates, const char* name, PFN_vkVoidFunction unchecked) {
+    const auto checked = validates && unchecked != nullptr ? Validation::find(name) : nullptr;
+    return checked != nullptr ? checked : unchecked;
+}
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
+    if (std::string_view(name) == "vkGetDeviceProcAddr")
+        return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
+    return with_checks(device_of(device).validates, name, unchecked_device_function(device, name));
 }
 
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance,
@@ -549,7 +585,7 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance
     if (below == nullptr)
         return nullptr;
     const auto ours = find_device_function(name);
-    return ours != nullptr ? ours : below;
+    return with_checks(of->settings.validate, name, ours != nullptr ? ours : below);
 }
 
 } // namespace
