@@ -146,6 +146,20 @@ bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_vi
     return std::ranges::any_of(all, [&](const auto& each) { return name == each.extensionName; });
 }
 
+/// Puts the checks in front of everything else where they are on. \returns false where that fails.
+bool add_checks(const Device& device, const Instance& instance, VkPhysicalDevice physical) {
+    if (!device.validates)
+        return true;
+    const Validation::Place place{.instance = instance.handle,
+                                  .physical_device = physical,
+                                  .device = device.handle,
+                                  .of_instance = instance.validate_vk,
+                                  .tracker = device.tracker,
+                                  .timelines = *device.timelines};
+    return Validation::add(key_of(device.handle),
+                           std::make_unique<Validation>(place, &unchecked_device_function));
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
                                             const VkDeviceCreateInfo* info,
                                             const VkAllocationCallbacks* allocator,
@@ -187,22 +201,12 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         made->protected_memory.push_back(
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     made->timelines = std::make_unique<Timelines>(*device, made->vk);
-    made->bridge =
-        std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder, *made->timelines,
-                                 instance->settings.sync, made->report);
+    made->bridge = std::make_unique<Bridge>(*device, made->vk, made->tracker, made->recorder,
+                                            *made->timelines, instance->settings.sync, made->report);
     made->validates = instance->settings.validate;
     const auto destroy = made->vk.DestroyDevice;
     const Device* added = devices().add(key_of(*device), std::move(made));
-    if (added != nullptr && added->validates &&
-        !Validation::add(
-            key_of(*device),
-            std::make_unique<Validation>(Validation::Place{.instance = instance->handle,
-                                                           .physical_device = physical,
-                                                           .device = *device,
-                                                           .of_instance = instance->validate_vk,
-                                                           .tracker = added->tracker,
-                                                           .timelines = *added->timelines},
-                                         &unchecked_device_function))) {
+    if (added != nullptr && !add_checks(*added, *instance, physical)) {
         devices().remove(key_of(*device));
         added = nullptr;
     }
