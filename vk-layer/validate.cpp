@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 
 #include <poll.h>
@@ -246,8 +247,9 @@ void Validation::check_fd(int fd, const Result<DmaBuf>& buffer, const char* func
 void Validation::ask_for_properties(VkExternalMemoryHandleTypeFlagBits type, int fd) {
     if (type != dma_buf)
         return;
-    auto buffer = DmaBuf::from_borrowed_fd(fd);
-    if (!buffer)
+    // Whoever asks may not know what it is, but must have it.
+    if (const auto buffer = DmaBuf::from_borrowed_fd(fd);
+        !buffer && buffer.error().sys_errno == EBADF)
         check_fd(fd, buffer, "vkGetMemoryFdPropertiesKHR");
 }
 
