@@ -942,17 +942,18 @@ bool waits_for_more(const Timelines& timelines, const VkSubmitInfo& info) {
         return false;
     for (std::uint32_t i = 0;
          i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-        if (!timelines.is_on_its_way(
-                {.semaphore = info.pWaitSemaphores[i], .value = values->pWaitSemaphoreValues[i]}))
+        if (!timelines.is_on_its_way({.at = {.semaphore = info.pWaitSemaphores[i],
+                                             .value = values->pWaitSemaphoreValues[i]}}))
             return true;
     return false;
 }
 
 bool waits_for_more(const Timelines& timelines, const VkSubmitInfo2& info) {
-    return std::ranges::any_of(
-        std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount), [&](const auto& each) {
-            return !timelines.is_on_its_way({.semaphore = each.semaphore, .value = each.value});
-        });
+    return std::ranges::any_of(std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount),
+                               [&](const auto& each) {
+                                   return !timelines.is_on_its_way(
+                                       {.at = {.semaphore = each.semaphore, .value = each.value}});
+                               });
 }
 
 CpuBrackets::Queue* queue_of(EmulatedDevice& of, VkQueue handle) {

@@ -30,6 +30,7 @@
 #include "timelines.hpp"
 #include "trace.hpp"
 #include "tracker.hpp"
+#include "validate.hpp"
 #include "vulkan/vulkan_layer.hpp"
 
 namespace sluice::layer {
@@ -41,6 +42,7 @@ struct Instance {
     InstanceFunctions vk;
     std::uint32_t api_version = VK_API_VERSION_1_0; // what the application may call
     bool has_semaphore_capabilities = false;        // VK_KHR_external_semaphore_capabilities
+    ValidateInstanceFunctions validate_vk;
     Settings settings;
     std::shared_ptr<Trace> trace;
 };
@@ -56,6 +58,7 @@ struct Device {
     DeviceTrace trace;
     Report report;
     std::unique_ptr<Bridge> bridge;
+    bool validates = false;
     Registry<Queue> queues;
     std::mutex queue_list_lock;
     std::vector<Queue*> queue_list;
@@ -103,6 +106,9 @@ template <typename Link> Link* find_link(const void* next, VkStructureType type)
     return nullptr;
 }
 
+/// What stands in the way of \p name, the checks aside; what is below where nothing does.
+PFN_vkVoidFunction VKAPI_CALL unchecked_device_function(VkDevice device, const char* name);
+
 // ---- Instances and devices ----------------------------------------------------------------------
 
 /// Whether \p names has \p name.
@@ -147,6 +153,8 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
             find = emulate(*instance, next);
             made->vk.load(find, *instance);
         }
+        if (made->settings.validate)
+            made->validate_vk.load(find, *instance);
         if (instances().add(key_of(*instance), std::move(made)) != nullptr)
             return VK_SUCCESS;
         warn("there are too many instances: one more cannot be created");
@@ -178,6 +186,20 @@ bool offers(const InstanceFunctions& vk, VkPhysicalDevice device, std::string_vi
     if (vk.EnumerateDeviceExtensionProperties(device, nullptr, &count, all.data()) < VK_SUCCESS)
         return false;
     return std::ranges::any_of(all, [&](const auto& each) { return name == each.extensionName; });
+}
+
+/// Puts the checks in front of everything else where they are on. \returns false where that fails.
+bool add_checks(const Device& device, const Instance& instance, VkPhysicalDevice physical) {
+    if (!device.validates)
+        return true;
+    const Validation::Place place{.instance = instance.handle,
+                                  .physical_device = physical,
+                                  .device = device.handle,
+                                  .of_instance = instance.validate_vk,
+                                  .tracker = device.tracker,
+                                  .timelines = *device.timelines};
+    return Validation::add(key_of(device.handle),
+                           std::make_unique<Validation>(place, &unchecked_device_function));
 }
 
 /// Whether the device gives its semaphores away as SYNC_FD and takes others' in. Who does not say
@@ -229,7 +251,12 @@ Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevic
             std::string("device \"") + properties.deviceName + "\": takes SYNC_FD semaphores: " +
                 (fences.takes ? "yes" : "no") + ", gives them: " + (fences.gives ? "yes" : "no"));
     }
-    return devices().add(key_of(device), std::move(made));
+    made->validates = instance.settings.validate;
+    Device* const kept = devices().add(key_of(device), std::move(made));
+    if (kept == nullptr || add_checks(*kept, instance, physical))
+        return kept;
+    devices().remove(key_of(device));
+    return nullptr;
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
@@ -293,6 +320,8 @@ VKAPI_ATTR void VKAPI_CALL DestroyDevice(VkDevice device, const VkAllocationCall
     const auto gone = devices().remove(key_of(device));
     if (!gone)
         return;
+    if (gone->validates)
+        Validation::remove(key_of(device));
     for (Queue* each : gone->queue_list)
         gone->bridge->destroy(*each);
     gone->vk.DestroyDevice(device, allocator);
@@ -657,11 +686,7 @@ PFN_vkVoidFunction find_device_function(std::string_view name) {
     return nullptr;
 }
 
-VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
-    if (std::string_view(name) == "vkGetDeviceProcAddr")
-        return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
-    if (std::string_view(name) == self_bracketing_name)
-        return reinterpret_cast<PFN_vkVoidFunction>(&SetSelfBracketing);
+PFN_vkVoidFunction VKAPI_CALL unchecked_device_function(VkDevice device, const char* name) {
     // What the device does not have, as the functions of extensions that nobody enabled, is not
     // there because of us.
     const Device& of = device_of(device);
@@ -673,6 +698,20 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, cons
         return below;
     const auto ours = find_device_function(name);
     return ours != nullptr ? ours : below;
+}
+
+/// The checks that stand before \p unchecked, which is \p name, where there are any.
+PFN_vkVoidFunction with_checks(bool validates, const char* name, PFN_vkVoidFunction unchecked) {
+    const auto checked = validates && unchecked != nullptr ? Validation::find(name) : nullptr;
+    return checked != nullptr ? checked : unchecked;
+}
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetDeviceProcAddr(VkDevice device, const char* name) {
+    if (std::string_view(name) == "vkGetDeviceProcAddr")
+        return reinterpret_cast<PFN_vkVoidFunction>(&GetDeviceProcAddr);
+    if (std::string_view(name) == self_bracketing_name)
+        return reinterpret_cast<PFN_vkVoidFunction>(&SetSelfBracketing);
+    return with_checks(device_of(device).validates, name, unchecked_device_function(device, name));
 }
 
 VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance,
@@ -694,7 +733,7 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance
     if (below == nullptr)
         return nullptr;
     const auto ours = find_device_function(name);
-    return ours != nullptr ? ours : below;
+    return with_checks(of->settings.validate, name, ours != nullptr ? ours : below);
 }
 
 } // namespace

@@ -82,6 +82,14 @@ void Tracker::freed(VkDeviceMemory memory) {
     active_.store(memories_.size(), std::memory_order_relaxed);
 }
 
+SharedMemoryPtr Tracker::memory_of(VkDeviceMemory memory) const {
+    if (!active())
+        return nullptr;
+    const std::shared_lock held(lock_);
+    const auto found = memories_.find(number(memory));
+    return found != memories_.end() ? found->second : nullptr;
+}
+
 void Tracker::bound(Number resource, VkDeviceMemory memory, Resources& all) {
     if (!active())
         return;

@@ -84,6 +84,9 @@ public:
     [[nodiscard]] Behind behind(VkImage image) const { return find(number(image), images_); }
     [[nodiscard]] Behind behind(VkBuffer buffer) const { return find(number(buffer), buffers_); }
 
+    /// What is known of \p memory; null where it is not shared.
+    [[nodiscard]] SharedMemoryPtr memory_of(VkDeviceMemory memory) const;
+
     /// Calls \p with with each memory that is a dma-buf by now, and with whether it comes this once
     /// only. No lock of ours may be taken there.
     template <typename With> void for_each(With with) const {

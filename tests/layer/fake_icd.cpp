@@ -826,6 +826,10 @@ struct FakeIcd::Functions {
         object.fd = import ? import->fd : -1;
         object.host = host ? host->pHostPointer : nullptr;
         const VkResult result = create(call, "memory", device, allocator, memory, object);
+        if (result == VK_SUCCESS && import && call->import_closes) {
+            call.use("memory", *memory).fd = dup(import->fd);
+            close(import->fd);
+        }
         if (result == VK_SUCCESS)
             call->allocations_.push_back(
                 {.size = info->allocationSize,
@@ -872,6 +876,16 @@ struct FakeIcd::Functions {
         if (one.mapped != nullptr && one.host == nullptr)
             munmap(one.mapped, one.size);
         one.mapped = nullptr;
+    }
+
+    static VkResult VKAPI_CALL MapMemory2KHR(VkDevice device, const VkMemoryMapInfoKHR* info,
+                                             void** at) {
+        return MapMemory(device, info->memory, info->offset, info->size, info->flags, at);
+    }
+
+    static VkResult VKAPI_CALL UnmapMemory2KHR(VkDevice device, const VkMemoryUnmapInfoKHR* info) {
+        UnmapMemory(device, info->memory);
+        return VK_SUCCESS;
     }
 
     static VkResult mapped_ranges(const Call& call, std::span<const VkMappedMemoryRange> ranges) {
@@ -1674,6 +1688,7 @@ std::vector<std::string> FakeIcd::all_extensions() {
             VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
             VK_KHR_GET_MEMORY_REQUIREMENTS_2_EXTENSION_NAME,
             VK_KHR_IMAGE_FORMAT_LIST_EXTENSION_NAME,
+            "VK_KHR_map_memory2",
             VK_KHR_SYNCHRONIZATION_2_EXTENSION_NAME,
             VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME};
 }

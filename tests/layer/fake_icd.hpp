@@ -79,6 +79,9 @@ public:
     std::set<std::string, std::less<>> lacks;
     /// What becomes of a fd whose import fails: Vulkan leaves it, lavapipe closes it.
     bool failed_import_closes = false;
+    /// Whether it keeps a duplicate of a fd that it imports and closes the fd, as Mesa's drivers
+    /// do.
+    bool import_closes = false;
     /// Whether a semaphore that has been signalled is exported as -1, as Vulkan allows.
     bool signalled_exports_minus_one = false;
     /// Whether each object that comes must have got its dispatch word from a loader.

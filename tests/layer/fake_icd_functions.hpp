@@ -4,6 +4,8 @@
 /// without Vulkan's prefix. What it needs is a version of Vulkan, or an extension.
 #pragma once
 
+#include "../../vk-layer/map_memory2.hpp"
+
 // clang-format off
 
 /// Found by an instance alone.
@@ -92,6 +94,7 @@
     F(ImportSemaphoreFdKHR, ImportSemaphoreFdKHR, "VK_KHR_external_semaphore_fd")                                         \
     F(InvalidateMappedMemoryRanges, InvalidateMappedMemoryRanges, "1.0")                                                  \
     F(MapMemory, MapMemory, "1.0")                                                                                        \
+    F(MapMemory2KHR, MapMemory2KHR, "VK_KHR_map_memory2")                                                                 \
     F(QueueBindSparse, QueueBindSparse, "1.0")                                                                            \
     F(QueueSubmit, QueueSubmit, "1.0")                                                                                    \
     F(QueueSubmit2, QueueSubmit2, "1.3")                                                                                  \
@@ -105,6 +108,7 @@
     F(SignalSemaphoreKHR, SignalSemaphore, "VK_KHR_timeline_semaphore")                                                   \
     F(TrimCommandPool, TrimCommandPool, "1.1")                                                                            \
     F(UnmapMemory, UnmapMemory, "1.0")                                                                                    \
+    F(UnmapMemory2KHR, UnmapMemory2KHR, "VK_KHR_map_memory2")                                                             \
     F(WaitForFences, WaitForFences, "1.0")                                                                                \
     F(WaitSemaphores, WaitSemaphores, "1.2")                                                                              \
     F(WaitSemaphoresKHR, WaitSemaphores, "VK_KHR_timeline_semaphore")
@@ -115,11 +119,16 @@
     F(CmdBeginRenderPass, CmdBeginRenderPass, "1.0")                                \
     F(CmdBindPipeline, CmdBindPipeline, "1.0")                                      \
     F(CmdBlitImage, CmdBlitImage, "1.0")                                            \
+    F(CmdBlitImage2, CmdBlitImage2, "1.3")                                          \
     F(CmdClearColorImage, CmdClearColorImage, "1.0")                                \
     F(CmdCopyBuffer, CmdCopyBuffer, "1.0")                                          \
+    F(CmdCopyBuffer2, CmdCopyBuffer2, "1.3")                                        \
     F(CmdCopyBufferToImage, CmdCopyBufferToImage, "1.0")                            \
+    F(CmdCopyBufferToImage2, CmdCopyBufferToImage2, "1.3")                          \
     F(CmdCopyImage, CmdCopyImage, "1.0")                                            \
+    F(CmdCopyImage2, CmdCopyImage2, "1.3")                                          \
     F(CmdCopyImageToBuffer, CmdCopyImageToBuffer, "1.0")                            \
+    F(CmdCopyImageToBuffer2, CmdCopyImageToBuffer2, "1.3")                          \
     F(CmdDispatch, CmdDispatch, "1.0")                                              \
     F(CmdDraw, CmdDraw, "1.0")                                                      \
     F(CmdEndDebugUtilsLabelEXT, CmdEndDebugUtilsLabelEXT, "VK_EXT_debug_utils")     \
@@ -128,6 +137,7 @@
     F(CmdPipelineBarrier, CmdPipelineBarrier, "1.0")                                \
     F(CmdPipelineBarrier2, CmdPipelineBarrier2, "1.3")                              \
     F(CmdPipelineBarrier2KHR, CmdPipelineBarrier2, "VK_KHR_synchronization2")       \
+    F(CmdResolveImage2, CmdResolveImage2, "1.3")                                    \
     F(CmdResetEvent, CmdResetEvent, "1.0")                                          \
     F(CmdResetEvent2, CmdResetEvent2, "1.3")                                        \
     F(CmdResetEvent2KHR, CmdResetEvent2, "VK_KHR_synchronization2")                 \

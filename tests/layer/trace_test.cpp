@@ -197,8 +197,7 @@ protected:
         if (from != nullptr) {
             queue.asked(*from, Access::read, *fence);
             std::array fences{std::move(*fence)};
-            SyncFile alone = SyncFile::signalled();
-            queue.waits(fences, alone);
+            queue.waits(fences, -1, UniqueFd());
             *fence = std::move(fences[0]);
         }
         if (into != nullptr) {
@@ -306,8 +305,7 @@ TEST_F(TraceTest, TheLongestOfSeveralWaitsIsTheQueues) {
         (void)queue.submission();
         queue.asked(quick, Access::read, fences[0]);
         queue.asked(slow, Access::write, fences[1]);
-        SyncFile merged = SyncFile::signalled();
-        queue.waits(fences, merged);
+        queue.waits(fences, -1, UniqueFd());
     }
     signal(of_quick.fd());
     const Deadline done = signal(of_slow.fd());
