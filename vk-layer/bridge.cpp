@@ -171,7 +171,8 @@ Bridge::Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport f
                const Tracker& tracker, const Recorder& recorder, Timelines& timelines,
                const Settings& settings, Report& report) noexcept
     : device_(device), vk_(functions), tracker_(tracker), recorder_(recorder),
-      timelines_(timelines), mode_(settings.sync), on_cpu_(settings.sync_on_cpu), report_(report),
+      timelines_(timelines), mode_(settings.sync), on_cpu_(settings.sync_on_cpu),
+      emulates_(settings.emulate), report_(report),
       able_(fences.takes && fences.gives && functions.ImportSemaphoreFdKHR != nullptr &&
             functions.GetSemaphoreFdKHR != nullptr) {}
 
@@ -510,12 +511,14 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
             return as_it_is(queue, infos, fence);
         const bool able = able_ && kernel_is_able(*queue.buffers.front());
         if (!able && !on_cpu_) {
-            report_.once(Trouble::no_sync_fd,
-                         std::string(able_ ? "this kernel neither gives nor takes buffers' fences "
-                                             "(6.0 does)"
-                                           : "the driver has no semaphores of SYNC_FD") +
-                             ": buffers are not synchronised. Set sync_on_cpu to have them waited "
-                             "for on the CPU");
+            if (!emulates_)
+                report_.once(
+                    Trouble::no_sync_fd,
+                    std::string(able_ ? "this kernel neither gives nor takes buffers' fences "
+                                        "(6.0 does)"
+                                      : "the driver has no semaphores of SYNC_FD") +
+                        ": buffers are not synchronised. Set sync_on_cpu to have them waited "
+                        "for on the CPU");
             return as_it_is(queue, infos, fence);
         }
         // Others that submit with the same buffers come before or after, not in between.

@@ -144,7 +144,8 @@ private:
     const Recorder& recorder_;
     Timelines& timelines_;
     Settings::Sync mode_;
-    bool on_cpu_; // where the driver cannot do better
+    bool on_cpu_;   // where the driver cannot do better
+    bool emulates_; // what emulates dma-bufs waits by itself
     Report& report_;
     bool able_;
     std::atomic<std::size_t> deferred_ = 0; // on all queues

@@ -255,8 +255,15 @@ std::uint32_t TraceWriter::next_thread() {
 
 TraceWriter::Lane& TraceWriter::take_lane(Track& track, Deadline begin) {
     first_lane(track);
-    const auto found = std::ranges::find_if(
-        track.lanes, [&](const Lane& each) { return !each.open && each.free_from <= begin; });
+    const auto free = [&] {
+        return std::ranges::find_if(
+            track.lanes, [&](const Lane& each) { return !each.open && each.free_from <= begin; });
+    };
+    auto found = free();
+    if (found == track.lanes.end()) {
+        look(); // what is there may be over by now
+        found = free();
+    }
     if (found != track.lanes.end())
         return *found;
     track.lanes.push_back({.thread = next_thread()});

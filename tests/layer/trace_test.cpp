@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <mutex>
@@ -17,8 +18,11 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vulkan/vk_layer.h>
 
 #include "core/sync_file_adopt.hpp"
@@ -608,6 +612,45 @@ TEST_F(TraceTest, AProgramThatEndsWithoutAWordLeavesAWholeFile) {
     });
     EXPECT_EQ(child.wait(), 0);
     EXPECT_EQ(Events(file).named("submission", "i").size(), 1U);
+}
+
+TEST_F(TraceTest, WhatAKilledProgramLeavesCanBeRead) {
+    Child child([&] {
+        auto trace = Trace::start(file, {.period = 1ms});
+        QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
+        const DmaBuf from = buffer();
+        SyncFile fence = pending();
+        submit(queue, &from, &fence);
+        pause();
+        return 1;
+    });
+    const Deadline patience = deadline_in(10s);
+    while (contents(file).find(R"("ph":"B","name":"wait")") == std::string::npos &&
+           Deadline::clock::now() < patience)
+        std::this_thread::sleep_for(1ms);
+    child.kill();
+    const Json left = events_so_far(file);
+    ASSERT_FALSE(left.is_discarded());
+    EXPECT_TRUE(
+        std::ranges::any_of(left, [](const Json& each) { return each.at("name") == "wait"; }));
+}
+
+TEST_F(TraceTest, WhoClosesOurFdGetsNothingIntoHisFiles) {
+    testing::internal::CaptureStderr();
+    auto trace = Trace::start(file, {.period = 1h});
+    until_it_sleeps();
+    int closed = -1;
+    for (const auto& [fd, target] : open_fds())
+        if (target == file)
+            closed = std::stoi(fd);
+    ASSERT_EQ(close(closed), 0);
+    const std::string other = folder / "other";
+    const UniqueFd theirs(open(other.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    ASSERT_EQ(theirs.get(), closed) << "the number is used again";
+    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
+    trace.reset();
+    EXPECT_EQ(std::filesystem::file_size(other), 0U);
+    EXPECT_NE(testing::internal::GetCapturedStderr().find("closed its fd"), std::string::npos);
 }
 
 TEST_F(TraceTest, WhatCannotBeWrittenIsToldOnce) {
