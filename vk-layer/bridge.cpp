@@ -479,6 +479,11 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     if (!tracker_.active() || mode_ == Settings::Sync::off)
         return as_it_is(queue, infos, fence);
 
+    // Who frees the memory must find nobody else holding its buffer.
+    const struct Forget {
+        std::vector<Part>& parts;
+        ~Forget() { parts.clear(); }
+    } forget{queue.parts};
     std::optional<BufferLock> lock;
     Bracket* bracket = nullptr;
     Bracket::Infos own;
