@@ -456,7 +456,8 @@ void Bridge::find_values_to_come(Queue& queue, std::span<const Info> infos) {
 template <typename Info>
 void Bridge::after(Queue& queue, std::span<const Info> infos, Bracket& bracket) {
     find_values_to_come(queue, infos);
-    {
+    // Only who submits to the queue, as here, defers anything of it.
+    if (!queue.waits.empty() || is_behind()) {
         const std::scoped_lock held(queue.lock);
         // What comes later on a queue depends on what came before.
         const bool later = !queue.waits.empty() || !queue.deferred.empty();
@@ -576,7 +577,7 @@ void Bridge::catch_up(Queue& queue) {
         held.lock();
         if (ready) {
             queue.deferred.pop_front();
-            deferred_.fetch_sub(1, std::memory_order_relaxed);
+            deferred_.fetch_sub(1, std::memory_order_release);
             queue.look_again = true;
         }
     }

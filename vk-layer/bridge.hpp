@@ -98,9 +98,9 @@ public:
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
     VkResult bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> infos, VkFence fence);
 
-    /// Whether there are hand-overs still to be made. Cheap.
+    /// Whether there are hand-overs still to be made; where there are none, all have been. Cheap.
     [[nodiscard]] bool is_behind() const noexcept {
-        return deferred_.load(std::memory_order_relaxed) != 0;
+        return deferred_.load(std::memory_order_acquire) != 0;
     }
     /// Makes those that can be made by now.
     void catch_up(Queue& queue);
