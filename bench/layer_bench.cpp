@@ -428,9 +428,10 @@ int run_long(const LayerApp& app, long count) {
     constexpr long steps = 20;
     const long step = (count / steps + round - 1) / round * round;
     constexpr long in_flight = 4;
+    std::printf("%s\n", app.name().c_str());
     std::optional<Footprint> first;
     Footprint last;
-    for (long i = 1; i <= count; ++i) {
+    for (long i = 1; i <= (count + step - 1) / step * step; ++i) {
         const bool busy = !real_buffers && i % 2 == 0;
         if (busy && !bench::renew_pending_fence())
             return 1;

@@ -464,7 +464,8 @@ bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) 
             if (const OpenWait wait = timelines_.wait_of(at); !timelines_.is_on_its_way(wait))
                 queue.waits.push_back(wait);
         });
-    {
+    // Only who submits to the queue, as here, defers anything of it.
+    if (!queue.waits.empty() || is_behind()) {
         const std::scoped_lock held(queue.lock);
         // What comes later on a queue depends on what came before.
         if (!queue.waits.empty() || !queue.deferred.empty()) {
@@ -501,6 +502,11 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     if (!tracker_.active() || mode_ == Settings::Sync::off)
         return as_it_is(queue, infos, fence);
 
+    // Who frees the memory must find nobody else holding its buffer.
+    const struct Forget {
+        std::vector<Part>& parts;
+        ~Forget() { parts.clear(); }
+    } forget{queue.parts};
     std::optional<BufferLock> lock;
     Bracket* bracket = nullptr;
     Bracket::Infos own{};
@@ -607,7 +613,7 @@ bool Bridge::catch_up(Queue& queue) {
         held.lock();
         if (ready) {
             queue.deferred.pop_front();
-            deferred_.fetch_sub(1, std::memory_order_relaxed);
+            deferred_.fetch_sub(1, std::memory_order_release);
             queue.look_again = any = true;
         }
     }

@@ -103,9 +103,10 @@ public:
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
     VkResult bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> infos, VkFence fence);
 
-    /// Whether there are submissions that are not on their way. Cheap.
+    /// Whether there are submissions that are not on their way; where there are none, all
+    /// fences have been handed over. Cheap.
     [[nodiscard]] bool is_behind() const noexcept {
-        return deferred_.load(std::memory_order_relaxed) != 0;
+        return deferred_.load(std::memory_order_acquire) != 0;
     }
     /// Hands over the fences of those that are by now. \returns whether there was one: others may
     /// have waited for it, on other queues.
