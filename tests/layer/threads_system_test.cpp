@@ -60,7 +60,7 @@ std::size_t write_and_read(const Mode& mode, std::barrier<>& ready, const Buffer
 
 TEST_P(LayerThreadsSystemTest, SubmissionsToManyDevicesTakeTurns) {
     SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
-    setenv("VK_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
+    setenv("VK_ADD_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
     const Buffer one, two;
     std::atomic<std::size_t> wrong = 0;
     constexpr std::uint32_t threads = 4;
