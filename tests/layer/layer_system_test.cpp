@@ -29,7 +29,7 @@ protected:
     void SetUp() override {
         SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
         SLUICE_REQUIRES(Fence::available(), "no sw_sync in debugfs: no fences to control");
-        setenv("VK_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
+        setenv("VK_ADD_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
     }
 };
 

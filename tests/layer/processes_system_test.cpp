@@ -98,7 +98,7 @@ protected:
     void SetUp() override {
         SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
         SLUICE_REQUIRES(Fence::available(), "no sw_sync in debugfs: no fences to control");
-        setenv("VK_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
+        setenv("VK_ADD_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
     }
     /// How long something is waited for that does not come with the layer.
     static int not_with_the_layer() { return GetParam().layer ? long_enough : for_ever; }

@@ -38,10 +38,7 @@ std::size_t write_and_read(const Mode& mode, std::barrier<>& ready, const Buffer
     ready.arrive_and_wait(); // the loader makes one instance at a time
     for (int i = 0; i < 10; ++i, ++own) {
         const VkEvent event = application.make_event();
-        std::thread later([&] { // lavapipe's queue blocks whoever asks it for a fence
-            std::this_thread::sleep_for(30ms);
-            application.set(event);
-        });
+        std::thread later;
         application.submit({first, second}, reads | writes, [&](VkCommandBuffer commands) {
             vkCmdFillBuffer(commands, first, 0, VK_WHOLE_SIZE, own);
             vkCmdFillBuffer(commands, second, 0, VK_WHOLE_SIZE, own);
@@ -49,6 +46,10 @@ std::size_t write_and_read(const Mode& mode, std::barrier<>& ready, const Buffer
             Application::barrier(commands, writes, reads);
             Application::copy(commands, first, first_copy);
             Application::copy(commands, second, second_copy);
+            later = std::thread([&] { // lavapipe's queue blocks whoever asks it for a fence
+                std::this_thread::sleep_for(30ms);
+                application.set(event);
+            });
         });
         application.wait();
         later.join();
@@ -60,7 +61,7 @@ std::size_t write_and_read(const Mode& mode, std::barrier<>& ready, const Buffer
 
 TEST_P(LayerThreadsSystemTest, SubmissionsToManyDevicesTakeTurns) {
     SLUICE_REQUIRES(access("/dev/udmabuf", R_OK | W_OK) == 0, "/dev/udmabuf does not open");
-    setenv("VK_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
+    setenv("VK_ADD_LAYER_PATH", SLUICE_LAYER_MANIFESTS, 1);
     const Buffer one, two;
     std::atomic<std::size_t> wrong = 0;
     constexpr std::uint32_t threads = 4;

@@ -18,18 +18,18 @@ with_layers() { # layers command...
     env "${place[@]}" VK_INSTANCE_LAYERS="$1" "${@:2}"
 }
 
-# Whether layers that are given so lie so, by what the loader says when a command makes an instance.
+# Whether layers lie so, the upper one first, by what the loader says when a command makes an instance.
 lie_so() { # layers command...
     local found
-    found=$(VK_LOADER_DEBUG=layer with_layers "$@" 2>&1 |
+    found=$(VK_LOADER_DEBUG=layer "${@:2}" 2>&1 |
         awk -v names="$1" 'BEGIN { split(names, wanted, ":"); for (i in wanted) is[wanted[i]] = 1 }
             /vkCreateInstance layer callstack/ { on = 1 }
-            /<Driver/ { on = 0 }
+            /<Driver/ { exit }
             on && $NF in is { print $NF }' | paste -sd :)
     [[ $found == "$1" ]] || { echo "wanted $1 and got $found"; false; }
 }
 
 # Whether the layer is there and speaks: else nothing that it does not say would prove anything.
-speaks() { # layers command...
-    VK_SLUICE_DMA_BUF_SYNC=nonsense with_layers "$@" 2>&1 | grep "$ours:.*nonsense"
+speaks() { # command...
+    VK_SLUICE_DMA_BUF_SYNC=nonsense "$@" 2>&1 | grep "$ours:.*nonsense"
 }

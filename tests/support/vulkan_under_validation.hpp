@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -54,11 +55,15 @@ public:
         return false;
     }
 
+    /// The layer that SLUICE_TEST_LAYER names, if any, lies below the validation layer.
     Result<VulkanContext> create_context(const void* device_features = nullptr) {
+        std::vector<const char*> layers{layer};
+        if (const char* below = std::getenv("SLUICE_TEST_LAYER"))
+            layers.push_back(below);
         auto context = VulkanContext::create({.get_instance_proc_addr = vkGetInstanceProcAddr,
                                               .application_name = "sluice tests",
                                               .api_version = VK_API_VERSION_1_3,
-                                              .instance_layers = {&layer, 1},
+                                              .instance_layers = layers,
                                               .instance_extensions = {&debug_utils, 1},
                                               .device_features = device_features});
         if (context)
