@@ -163,18 +163,20 @@ void TraceFile::add(std::string_view event) {
     text_ += event;
 }
 
+/// An application may close all fds that it does not know, and have the number for something else.
+bool TraceFile::is_ours() noexcept {
+    struct stat status {};
+    if (!fd_ || (fstat(fd_.get(), &status) == 0 && same_file(status, is_)))
+        return static_cast<bool>(fd_);
+    give_up("somebody has closed its fd");
+    (void)fd_.release();
+    return false;
+}
+
 void TraceFile::flush() noexcept {
     const std::string text = std::exchange(text_, {});
-    if (!fd_ || text.empty())
+    if (text.empty() || !is_ours())
         return;
-    // An application may close all fds that it does not know, and have the number for something
-    // else.
-    struct stat status {};
-    if (fstat(fd_.get(), &status) != 0 || !same_file(status, is_)) {
-        give_up("somebody has closed its fd");
-        (void)fd_.release();
-        return;
-    }
     std::size_t written = 0;
     while (written < text.size()) {
         const ssize_t now = pwrite(fd_.get(), text.data() + written, text.size() - written,
@@ -198,7 +200,7 @@ void TraceFile::flush() noexcept {
 
 void TraceFile::close() noexcept {
     flush();
-    if (!fd_)
+    if (!is_ours())
         return;
     (void)pwrite(fd_.get(), end_of_array.data(), end_of_array.size(), end_);
     closed_ = fstat(fd_.get(), &is_) == 0;

@@ -52,6 +52,7 @@ public:
 
 private:
     [[nodiscard]] Opened open(const std::string& path, bool& busy) noexcept;
+    [[nodiscard]] bool is_ours() noexcept;
     void give_up(const std::string& why) noexcept;
 
     const std::string path_;
