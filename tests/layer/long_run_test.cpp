@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The layer over many submissions: what each does, and that nothing is left of any.
+#include <cerrno>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -34,12 +35,16 @@ protected:
         libc->ioctl = [this, others = libc->ioctl](int fd, unsigned long request, void* argument) {
             switch (request) {
             case DMA_BUF_IOCTL_EXPORT_SYNC_FILE: {
-                ++exports;
                 auto& asked = *static_cast<dma_buf_export_sync_file*>(argument);
+                if (asked.flags == 0) // whether the kernel has it
+                    return refuse();
+                ++exports;
                 asked.fd = busy ? dup(pending.get()) : fake_sync_file(1).release();
                 return asked.fd < 0 ? -1 : 0;
             }
             case DMA_BUF_IOCTL_IMPORT_SYNC_FILE:
+                if (static_cast<dma_buf_import_sync_file*>(argument)->flags == 0)
+                    return refuse();
                 ++imports;
                 return 0;
             case SYNC_IOC_MERGE: {
@@ -71,6 +76,10 @@ protected:
         FdTest::TearDown();
     }
 
+    static int refuse() {
+        errno = EINVAL;
+        return -1;
+    }
     /// A dma-buf, imported. \returns its inode.
     ino_t import() {
         UniqueFd buffer = memfd(4096);
