@@ -23,6 +23,7 @@
 
 #include <dlfcn.h>
 #include <malloc.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <vulkan/vk_layer.h>
 #include <vulkan/vulkan.h>
@@ -429,6 +430,8 @@ int run_long(const LayerApp& app, long count) {
     const long step = (count / steps + round - 1) / round * round;
     constexpr long in_flight = 4;
     std::printf("%s\n", app.name().c_str());
+    // The kernel joins small pages, with the holes between them, when it finds the time.
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     std::optional<Footprint> first;
     Footprint last;
     for (long i = 1; i <= (count + step - 1) / step * step; ++i) {
