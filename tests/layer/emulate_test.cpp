@@ -944,8 +944,10 @@ TEST_F(LayerEmulateTest, WhatWaitsForTheApplicationDoesNotHoldItUp) {
     start();
     const std::string inode = std::to_string(import());
     VkSemaphore timeline = app->timeline();
+    ::testing::internal::CaptureStderr();
     ASSERT_EQ(app->submit(queue, {{timeline, 1}}, {}, {commands()}), VK_SUCCESS);
     ASSERT_EQ(app->submit(queue, {}, {}, {commands()}), VK_SUCCESS) << "which comes after it";
+    EXPECT_EQ(::testing::internal::GetCapturedStderr(), "") << "nobody has waited";
     auto all = take_events();
     EXPECT_EQ(std::ranges::count(all, "START " + inode), 2);
     EXPECT_EQ(std::ranges::count(all, "END " + inode), 0);
