@@ -6,7 +6,7 @@
 #include <chrono>
 #include <new>
 #include <optional>
-#include <string>
+#include <string_view>
 #include <utility>
 
 #include <fcntl.h>
@@ -27,6 +27,12 @@ using namespace std::chrono_literals;
 
 constexpr auto lock_patience = 1s; // others hold a buffer for as long as they submit
 constexpr auto cpu_patience = 10s;
+constexpr std::string_view no_driver_fences =
+    "the driver has no semaphores of SYNC_FD: buffers are not synchronised. Set sync_on_cpu to "
+    "have them waited for on the CPU";
+constexpr std::string_view no_kernel_fences =
+    "this kernel neither gives nor takes buffers' fences (6.0 does): buffers are not synchronised. "
+    "Set sync_on_cpu to have them waited for on the CPU";
 constexpr std::size_t most_lost = 64; // semaphores of which a queue has no news, before we give up
 
 // ---- The three kinds of submission, alike -------------------------------------------------------
@@ -285,7 +291,7 @@ Bracket* Bridge::take_fences(Queue& queue) {
             continue;
         auto fence = part.memory->buffer()->export_fence(part.waits_as);
         if (!fence) {
-            report_.once(Trouble::export_fence, fence.error().message());
+            report_.once(Trouble::export_fence, fence.error());
             continue;
         }
         if (fence->fd() < 0)
@@ -327,7 +333,7 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         queue.fences.front() = std::move(fence);
         auto merged = SyncFile::merge(queue.fences);
         if (!merged) {
-            report_.once(Trouble::merge, merged.error().message());
+            report_.once(Trouble::merge, merged.error());
             return false;
         }
         fence = std::move(*merged);
@@ -377,7 +383,7 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
     for (const Part& part : parts)
         if (part.signals) {
             if (auto left = part.memory->buffer()->import_fence(fence, part.signals_as); !left)
-                report_.once(Trouble::import_fence, left.error().message());
+                report_.once(Trouble::import_fence, left.error());
             else
                 bracket.trace.left_in(*part.memory->buffer(), part.signals_as);
         }
@@ -425,7 +431,7 @@ VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence f
         if (each.waits)
             if (auto waited = each.memory->buffer()->wait(each.waits_as, deadline_in(cpu_patience));
                 !waited)
-                report_.once(Trouble::wait_on_cpu, waited.error().message());
+                report_.once(Trouble::wait_on_cpu, waited.error());
     const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
     if (result != VK_SUCCESS)
         return result;
@@ -518,20 +524,14 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
         const bool able = able_ && kernel_is_able(*queue.buffers.front());
         if (!able && !on_cpu_) {
             if (!emulates_)
-                report_.once(
-                    Trouble::no_sync_fd,
-                    std::string(able_ ? "this kernel neither gives nor takes buffers' fences "
-                                        "(6.0 does)"
-                                      : "the driver has no semaphores of SYNC_FD") +
-                        ": buffers are not synchronised. Set sync_on_cpu to have them waited "
-                        "for on the CPU");
+                report_.once(Trouble::no_sync_fd, able_ ? no_kernel_fences : no_driver_fences);
             return as_it_is(queue, infos, fence);
         }
         // Others that submit with the same buffers come before or after, not in between.
         if (auto taken = BufferLock::acquire(queue.buffers, deadline_in(lock_patience)))
             lock = std::move(*taken);
         else
-            report_.once(Trouble::lock, taken.error().message());
+            report_.once(Trouble::lock, taken.error());
         if (!able)
             return run_on_cpu(queue, infos, fence);
         if (queue.lost.size() >= most_lost) {

@@ -87,9 +87,4 @@ void say(Settings::Log gravity, std::string_view what) noexcept {
         write(fd, line.data(), static_cast<std::size_t>(length) + 1);
 }
 
-void Report::once(Trouble trouble, std::string_view why) noexcept {
-    if (!told_[static_cast<std::size_t>(trouble)].exchange(true, std::memory_order_relaxed))
-        warn(why);
-}
-
 } // namespace sluice::layer

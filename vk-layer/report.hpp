@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include <sluice/error.hpp>
+
 #include "settings.hpp"
 
 namespace sluice::layer {
@@ -50,9 +52,23 @@ enum class Trouble : std::uint8_t {
 class Report {
 public:
     /// Says \p why, once for each kind of trouble.
-    void once(Trouble trouble, std::string_view why) noexcept;
+    void once(Trouble trouble, std::string_view why) noexcept {
+        if (first(trouble))
+            warn(why);
+    }
+    /// The same of an error, whose words are put together only then.
+    void once(Trouble trouble, const Error& error) noexcept {
+        if (first(trouble))
+            warn(error.message());
+    }
 
 private:
+    bool first(Trouble trouble) noexcept {
+        auto& told = told_[static_cast<std::size_t>(trouble)];
+        return !told.load(std::memory_order_relaxed) &&
+               !told.exchange(true, std::memory_order_relaxed);
+    }
+
     std::array<std::atomic<bool>, static_cast<std::size_t>(Trouble::count_)> told_{};
 };
 
