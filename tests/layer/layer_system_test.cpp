@@ -119,9 +119,8 @@ TEST_P(LayerTraceSystemTest, ATraceShowsTheWaitAsItHangsAndItsStall) {
     double until_signal = 0; // microseconds
     {
         Application consumer(GetParam());
-        void* copied = nullptr;
-        const VkBuffer from = consumer.make_buffer(&shared),
-                       to = consumer.make_buffer(nullptr, &copied);
+        const std::uint32_t* copied = nullptr;
+        const VkBuffer from = consumer.import(shared), to = consumer.make_buffer(copied);
         shared.leave(fence.fd());
         const auto begin = std::chrono::steady_clock::now();
         std::thread producer([&] { // lavapipe's queue blocks whoever asks it for a fence
@@ -132,9 +131,8 @@ TEST_P(LayerTraceSystemTest, ATraceShowsTheWaitAsItHangsAndItsStall) {
             std::this_thread::sleep_for(100ms);
             fence.signal();
         });
-        consumer.submit(from, VK_ACCESS_TRANSFER_READ_BIT, [&](VkCommandBuffer commands) {
-            const VkBufferCopy all{.srcOffset = 0, .dstOffset = 0, .size = size};
-            vkCmdCopyBuffer(commands, from, to, 1, &all);
+        consumer.submit({from}, VK_ACCESS_TRANSFER_READ_BIT, [&](VkCommandBuffer commands) {
+            Application::copy(commands, from, to);
         });
         producer.join();
         until_signal =
@@ -150,7 +148,7 @@ TEST_P(LayerTraceSystemTest, ATraceShowsTheWaitAsItHangsAndItsStall) {
     ASSERT_EQ(fstat(shared.fd(), &status), 0);
     const std::string import = trace.event('i', "import");
     EXPECT_EQ(number_after("inode", import), static_cast<double>(status.st_ino)) << import;
-    EXPECT_EQ(number_after("size", import), size);
+    EXPECT_EQ(number_after("size", import), shared.size());
     EXPECT_NE(import.find(R"("exporter":"udmabuf")"), std::string::npos) << import;
     EXPECT_FALSE(trace.event('E', "submission").empty());
     EXPECT_FALSE(trace.event('E', "fence pending").empty()) << "what it has handed over";

@@ -587,12 +587,36 @@ TEST_F(LayerValidateTest, WhatIsRecordedAnewIsForgotten) {
     ASSERT_EQ(app->vk.EndCommandBuffer(commands), VK_SUCCESS);
     ASSERT_EQ(app->submit(queue, {}, {}, {commands}), VK_SUCCESS);
     EXPECT_EQ(said(), nothing);
-    VkCommandBuffer other = record({read(buffer)});
-    ASSERT_EQ(app->vk.ResetCommandPool(app->device, pool, 0), VK_SUCCESS);
-    ASSERT_EQ(app->vk.BeginCommandBuffer(other, &begin), VK_SUCCESS);
-    ASSERT_EQ(app->vk.EndCommandBuffer(other), VK_SUCCESS);
-    ASSERT_EQ(app->submit(queue, {}, {}, {other}), VK_SUCCESS);
-    EXPECT_EQ(said(), nothing);
+}
+
+TEST_F(LayerValidateTest, NoBufferIsKeptForCommandsThatAreGone) {
+    start();
+    (void)staging();
+    const auto before = open_fds();
+    const auto record_and_free = [&] {
+        VkDeviceMemory memory = import();
+        VkBuffer buffer = buffer_in(memory);
+        VkCommandBuffer commands = record({acquire(buffer), read(buffer)});
+        app->vk.DestroyBuffer(app->device, buffer, nullptr);
+        app->vk.FreeMemory(app->device, memory, nullptr);
+        vk_buffers.pop_back();
+        memories.pop_back();
+        EXPECT_NE(open_fds(), before);
+        return commands;
+    };
+    (void)record_and_free();
+    EXPECT_EQ(app->vk.ResetCommandPool(app->device, pool, 0), VK_SUCCESS);
+    EXPECT_EQ(open_fds(), before);
+    VkCommandBuffer commands = record_and_free();
+    EXPECT_EQ(app->vk.ResetCommandBuffer(commands, 0), VK_SUCCESS);
+    EXPECT_EQ(open_fds(), before);
+    commands = record_and_free();
+    app->vk.FreeCommandBuffers(app->device, pool, 1, &commands);
+    EXPECT_EQ(open_fds(), before);
+    (void)record_and_free();
+    app->vk.DestroyCommandPool(app->device, pool, nullptr);
+    EXPECT_EQ(open_fds(), before);
+    pool = app->command_pool();
 }
 
 TEST_F(LayerValidateTest, ContentsThatWereGivenUpAreNotRead) {
@@ -1015,6 +1039,18 @@ TEST_F(LayerValidateTest, WhatIsDedicatedOnlyNeedsItWhateverTheRequirements) {
     EXPECT_EQ(said(), nothing) << "disjoint images cannot have any";
 }
 
+TEST_F(LayerValidateTest, TheRequirementsAloneAreEnough) {
+    icd->physical_devices[0].requires_dedicated = true;
+    icd->lacks = {"vkGetPhysicalDeviceImageFormatProperties2",
+                  "vkGetPhysicalDeviceExternalBufferProperties"};
+    start();
+    (void)image_in(import(), {});
+    EXPECT_EQ(said(), no_dedicated);
+    EXPECT_NE(last.find("requiresDedicatedAllocation"), std::string::npos) << last;
+    (void)buffer_in(import());
+    EXPECT_EQ(said(), no_dedicated);
+}
+
 TEST_F(LayerValidateTest, OtherwiseNoDedicatedAllocationIsAskedFor) {
     start();
     (void)image_in(import(), {});
@@ -1180,6 +1216,28 @@ TEST_F(LayerValidateTest, AFdThatTheDriverKeepsIsTheDrivers) {
     ASSERT_EQ(again.get(), number);
     ASSERT_EQ(import(again.release(), page, memory), VK_SUCCESS);
     EXPECT_EQ(said(), nothing);
+}
+
+TEST_F(LayerValidateTest, AFdThatMayBeANewOneIsNotDoubted) {
+    start();
+    UniqueFd buffer = memfd(page);
+    const int number = buffer.get();
+    VkDeviceMemory memory = VK_NULL_HANDLE;
+    ASSERT_EQ(import(buffer.release(), page, memory), VK_SUCCESS);
+    const UniqueFd other = memfd(page);
+    ASSERT_EQ(dup2(other.get(), number), number) << "another buffer under the same number";
+    icd->fail("vkAllocateMemory", VK_ERROR_OUT_OF_HOST_MEMORY, 1);
+    EXPECT_EQ(import(number, page, memory), VK_ERROR_OUT_OF_HOST_MEMORY);
+    EXPECT_EQ(said(), nothing);
+
+    UniqueFd third = memfd(page);
+    const int kept = third.get();
+    ASSERT_EQ(import(third.release(), page, memory), VK_SUCCESS);
+    icd->import_closes = true;
+    (void)import();
+    icd->fail("vkAllocateMemory", VK_ERROR_OUT_OF_HOST_MEMORY, 1);
+    EXPECT_EQ(import(kept, page, memory), VK_ERROR_OUT_OF_HOST_MEMORY);
+    EXPECT_EQ(said(), nothing) << "this driver does not always keep them";
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
