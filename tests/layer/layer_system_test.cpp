@@ -131,9 +131,8 @@ TEST_P(LayerTraceSystemTest, ATraceShowsTheWaitAsItHangsAndItsStall) {
             std::this_thread::sleep_for(100ms);
             fence.signal();
         });
-        consumer.submit({from}, VK_ACCESS_TRANSFER_READ_BIT, [&](VkCommandBuffer commands) {
-            Application::copy(commands, from, to);
-        });
+        consumer.submit({from}, VK_ACCESS_TRANSFER_READ_BIT,
+                        [&](VkCommandBuffer commands) { Application::copy(commands, from, to); });
         producer.join();
         until_signal =
             std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin)
