@@ -202,14 +202,19 @@ bool add_checks(const Device& device, const Instance& instance, VkPhysicalDevice
                            std::make_unique<Validation>(place, &unchecked_device_function));
 }
 
+/// The version of Vulkan that the application and the device speak with each other.
+std::uint32_t version_of(const Instance& instance, VkPhysicalDevice device) {
+    VkPhysicalDeviceProperties properties{};
+    instance.vk.GetPhysicalDeviceProperties(device, &properties);
+    return std::min(instance.api_version, properties.apiVersion);
+}
+
 /// Whether the device gives its semaphores away as SYNC_FD and takes others' in. Who does not say
 /// is tried, and so is whom the application's version of Vulkan has no word to ask.
 FenceSupport fence_support(const Instance& instance, VkPhysicalDevice device) {
-    VkPhysicalDeviceProperties properties{};
-    instance.vk.GetPhysicalDeviceProperties(device, &properties);
     // What is below may give a function that may not be called.
     PFN_vkGetPhysicalDeviceExternalSemaphoreProperties ask = nullptr;
-    if (std::min(instance.api_version, properties.apiVersion) >= VK_API_VERSION_1_1)
+    if (version_of(instance, device) >= VK_API_VERSION_1_1)
         ask = instance.vk.GetPhysicalDeviceExternalSemaphoreProperties;
     else if (instance.has_semaphore_capabilities)
         ask = instance.vk.GetPhysicalDeviceExternalSemaphorePropertiesKHR;
@@ -281,10 +286,15 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         std::vector<const char*> names(info->ppEnabledExtensionNames,
                                        info->ppEnabledExtensionNames + info->enabledExtensionCount);
         VkDeviceCreateInfo wanted = *info;
+        const auto want = [&](const char* name) {
+            if (!has(names, name) && offers(instance->vk, physical, name))
+                names.push_back(name);
+        };
         may_share = has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME);
-        if (may_share && !has(names, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME) &&
-            offers(instance->vk, physical, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME)) {
-            names.push_back(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
+        if (may_share) {
+            want(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
+            if (version_of(*instance, physical) < VK_API_VERSION_1_1) // in core since
+                want(VK_KHR_EXTERNAL_SEMAPHORE_EXTENSION_NAME);
             wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
             wanted.ppEnabledExtensionNames = names.data();
         }

@@ -856,6 +856,11 @@ TEST_F(LayerDeviceTest, ADeviceIsAskedOnlyWhatItsVersionHas) {
     begin();
     ASSERT_EQ(create_device({VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME}), VK_SUCCESS);
     EXPECT_EQ(icd->calls("vkGetPhysicalDeviceExternalSemaphoreProperties"), 0);
+    EXPECT_EQ(icd->created_devices().back().extensions,
+              (std::vector<std::string>{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
+                                        VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
+                                        VK_KHR_EXTERNAL_SEMAPHORE_EXTENSION_NAME}))
+        << "with what the one that fences need asks for there";
 }
 
 TEST_F(LayerDeviceTest, ManyDevicesComeAndGo) {
