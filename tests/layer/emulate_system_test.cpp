@@ -18,12 +18,12 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/dma-buf.h>
-#include <linux/udmabuf.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vulkan/vulkan.h>
 
+#include "layer/plain_program.hpp"
 #include "support/requires.hpp"
 
 namespace {
@@ -58,23 +58,6 @@ public:
         munmap(words_, size);
         close(fd_);
     }
-    /// One of pages (udmabuf).
-    static int create() {
-        const int pages = memfd_create("emulate", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        EXPECT_EQ(ftruncate(pages, size), 0);
-        EXPECT_EQ(fcntl(pages, F_ADD_SEALS, F_SEAL_SHRINK), 0);
-        const int maker = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-        udmabuf_create create{.memfd = static_cast<std::uint32_t>(pages),
-                              .flags = UDMABUF_FLAGS_CLOEXEC,
-                              .offset = 0,
-                              .size = size};
-        const int fd = ioctl(maker, UDMABUF_CREATE, &create);
-        close(maker);
-        close(pages);
-        EXPECT_GE(fd, 0);
-        return fd;
-    }
-
     [[nodiscard]] int fd() const { return fd_; }
     void write(std::uint32_t seed) const {
         bracket(DMA_BUF_SYNC_START);
@@ -348,7 +331,7 @@ TEST_F(LayerEmulateSystemTest, WithoutItThereAreNoDmaBufs) {
 TEST_F(LayerEmulateSystemTest, ABufferIsReadAsTheCpuWroteIt) {
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer peer(Peer::create());
+    const Peer peer(plain::make_dma_buf(size));
     const VkBuffer from = program.buffer(program.memory(&peer));
     const std::uint32_t* copied = nullptr;
     const VkBuffer to = program.own_buffer(copied);
@@ -366,7 +349,7 @@ TEST_F(LayerEmulateSystemTest, ABufferIsReadAsTheCpuWroteIt) {
 TEST_F(LayerEmulateSystemTest, TheCpuReadsABufferAsItWasWritten) {
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer from(Peer::create()), to(Peer::create());
+    const Peer from(plain::make_dma_buf(size)), to(plain::make_dma_buf(size));
     const VkBuffer source = program.buffer(program.memory(&from)),
                    target = program.buffer(program.memory(&to));
     from.write(3);
@@ -380,7 +363,7 @@ TEST_F(LayerEmulateSystemTest, TheCpuReadsABufferAsItWasWritten) {
 TEST_F(LayerEmulateSystemTest, AnImageIsReadAsTheCpuWroteIt) {
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer peer(Peer::create());
+    const Peer peer(plain::make_dma_buf(size));
     VkDeviceMemory memory = program.memory(&peer);
     for (const std::uint32_t offset : {0U, page, 2 * page + 16}) {
         const VkImage from = program.image(memory, offset);
@@ -405,7 +388,7 @@ TEST_F(LayerEmulateSystemTest, AnImageIsReadAsTheCpuWroteIt) {
 TEST_F(LayerEmulateSystemTest, TheCpuReadsAnImageAsItWasWritten) {
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer peer(Peer::create());
+    const Peer peer(plain::make_dma_buf(size));
     VkDeviceMemory memory = program.memory(&peer);
     constexpr std::uint32_t offset = page;
     const VkImage to = program.image(memory, offset);
@@ -428,7 +411,7 @@ TEST_F(LayerEmulateSystemTest, TheCpuReadsAnImageAsItWasWritten) {
 TEST_F(LayerEmulateSystemTest, APitchThatIsNotTheDriversIsRefused) {
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer peer(Peer::create());
+    const Peer peer(plain::make_dma_buf(size));
     EXPECT_EQ(program.image(program.memory(&peer), 0, pitch + 64), VK_NULL_HANDLE);
     EXPECT_EQ(program.result, VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
 }
@@ -453,43 +436,17 @@ TEST_F(LayerEmulateSystemTest, WhatItExportsOthersShare) {
     EXPECT_EQ(peer.read(), std::vector<std::uint32_t>(size / 4, 0x9abcdef0));
 }
 
-/// A fence that signals when the test likes (sw_sync).
-struct Fence {
-    static constexpr const char* path = "/sys/kernel/debug/sync/sw_sync";
-    struct Create { // drivers/dma-buf/sw_sync.c, which has no header for programs
-        std::uint32_t value;
-        char name[32];
-        std::int32_t fence;
-    };
-    Fence() : timeline(open(path, O_RDWR | O_CLOEXEC)) {
-        Create create{.value = 1, .name = "emulate", .fence = -1};
-        EXPECT_EQ(ioctl(timeline, _IOWR('W', 0, Create), &create), 0);
-        fd = create.fence;
-    }
-    Fence(const Fence&) = delete;
-    Fence& operator=(const Fence&) = delete;
-    ~Fence() {
-        close(fd);
-        close(timeline);
-    }
-    void signal() const {
-        std::uint32_t by = 1;
-        EXPECT_EQ(ioctl(timeline, _IOW('W', 1, std::uint32_t), &by), 0);
-    }
-    int timeline, fd = -1;
-};
-
 TEST_F(LayerEmulateSystemTest, WorkWaitsForTheBuffersFences) {
-    SLUICE_REQUIRES(access(Fence::path, R_OK | W_OK) == 0, "no sw_sync in debugfs");
+    SLUICE_REQUIRES(plain::Fence::available(), "no sw_sync in debugfs");
     Program program;
     ASSERT_EQ(program.result, VK_SUCCESS);
-    const Peer peer(Peer::create());
+    const Peer peer(plain::make_dma_buf(size));
     const VkBuffer from = program.buffer(program.memory(&peer));
     const std::uint32_t* copied = nullptr;
     const VkBuffer to = program.own_buffer(copied);
     peer.write(6);
-    const Fence fence;
-    dma_buf_import_sync_file import{.flags = DMA_BUF_SYNC_WRITE, .fd = fence.fd};
+    const plain::Fence fence;
+    dma_buf_import_sync_file import{.flags = DMA_BUF_SYNC_WRITE, .fd = fence.fd()};
     ASSERT_EQ(ioctl(peer.fd(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &import), 0);
     std::thread producer([&] {
         std::this_thread::sleep_for(300ms);

@@ -38,26 +38,30 @@ inline void check(VkResult result, const char* what) {
 
 // ---- The others ---------------------------------------------------------------------------------
 
+/// A dma-buf of pages, the caller's.
+inline int make_dma_buf(std::uint32_t size) {
+    const int pages = memfd_create("layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    check(ftruncate(pages, size) == 0, "ftruncate");
+    check(fcntl(pages, F_ADD_SEALS, F_SEAL_SHRINK) == 0, "F_ADD_SEALS");
+    const int maker = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
+    udmabuf_create create{.memfd = static_cast<std::uint32_t>(pages),
+                          .flags = UDMABUF_FLAGS_CLOEXEC,
+                          .offset = 0,
+                          .size = size};
+    const int made = ioctl(maker, UDMABUF_CREATE, &create);
+    close(maker);
+    close(pages);
+    check(made >= 0, "UDMABUF_CREATE");
+    return made;
+}
+
 /// A dma-buf that this program can look into.
 class Buffer {
 public:
     static constexpr std::uint32_t default_size = 4096;
 
     /// One of pages.
-    explicit Buffer(std::uint32_t size = default_size) : size_(size) {
-        const int pages = memfd_create("layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        check(ftruncate(pages, size) == 0, "ftruncate");
-        check(fcntl(pages, F_ADD_SEALS, F_SEAL_SHRINK) == 0, "F_ADD_SEALS");
-        const int maker = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-        udmabuf_create create{.memfd = static_cast<std::uint32_t>(pages),
-                              .flags = UDMABUF_FLAGS_CLOEXEC,
-                              .offset = 0,
-                              .size = size};
-        fd_ = ioctl(maker, UDMABUF_CREATE, &create);
-        close(maker);
-        close(pages);
-        map();
-    }
+    explicit Buffer(std::uint32_t size = default_size) : Buffer(make_dma_buf(size), size) {}
     /// The one behind \p fd, which becomes this object's.
     Buffer(int fd, std::uint32_t size) : fd_(fd), size_(size) { map(); }
     Buffer(const Buffer&) = delete;

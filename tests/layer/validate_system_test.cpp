@@ -6,35 +6,16 @@
 #include <string>
 #include <vector>
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/udmabuf.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <vulkan/vulkan.h>
 
+#include "layer/plain_program.hpp"
 #include "support/requires.hpp"
 
 namespace {
 
 constexpr std::uint32_t size = 4096;
-
-int make_dma_buf() {
-    const int pages = memfd_create("layer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    EXPECT_EQ(ftruncate(pages, size), 0);
-    EXPECT_EQ(fcntl(pages, F_ADD_SEALS, F_SEAL_SHRINK), 0);
-    const int maker = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-    udmabuf_create create{.memfd = static_cast<std::uint32_t>(pages),
-                          .flags = UDMABUF_FLAGS_CLOEXEC,
-                          .offset = 0,
-                          .size = size};
-    const int made = ioctl(maker, UDMABUF_CREATE, &create);
-    close(maker);
-    close(pages);
-    EXPECT_GE(made, 0);
-    return made;
-}
 
 VKAPI_ATTR VkBool32 VKAPI_CALL hear(VkDebugUtilsMessageSeverityFlagBitsEXT /*severity*/,
                                     VkDebugUtilsMessageTypeFlagsEXT /*types*/,
@@ -92,7 +73,7 @@ std::vector<std::string> import(VkDeviceSize bytes) {
     EXPECT_EQ(vkCreateDevice(physical, &device_info, nullptr, &device), VK_SUCCESS);
     const VkImportMemoryFdInfoKHR from{.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
                                        .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT,
-                                       .fd = make_dma_buf()};
+                                       .fd = plain::make_dma_buf(size)};
     const VkMemoryAllocateInfo allocate{
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .pNext = &from, .allocationSize = bytes};
     VkDeviceMemory memory = VK_NULL_HANDLE;
