@@ -1032,7 +1032,7 @@ struct Entry {
     unsigned with = 0; // the extension that it is also there with, without the driver
 };
 
-#define SLUICE_EMULATE_ENTRY(name) "vk" #name, reinterpret_cast<PFN_vkVoidFunction>(+name)
+#define SLUICE_EMULATE_ENTRY(name) "vk" #name, reinterpret_cast<PFN_vkVoidFunction>(+(name))
 
 const Entry* find(std::span<const Entry> entries, std::string_view name) noexcept {
     const auto found = std::ranges::find(entries, name, &Entry::name);
