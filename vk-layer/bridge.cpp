@@ -334,6 +334,9 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         auto merged = SyncFile::merge(queue.fences);
         if (!merged) {
             report_.once(Trouble::merge, merged.error());
+            // One that has failed meanwhile does not free us of the others.
+            for (const SyncFile& each : queue.fences)
+                (void)each.wait(deadline_in(cpu_patience));
             return false;
         }
         fence = std::move(*merged);
@@ -508,11 +511,14 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
     if (!tracker_.active() || mode_ == Settings::Sync::off)
         return as_it_is(queue, infos, fence);
 
-    // Who frees the memory must find nobody else holding its buffer.
+    // Who frees the memory must find nobody else holding its buffer, or its fences.
     const struct Forget {
-        std::vector<Part>& parts;
-        ~Forget() { parts.clear(); }
-    } forget{queue.parts};
+        Queue& of;
+        ~Forget() {
+            of.parts.clear();
+            of.fences.clear();
+        }
+    } forget{queue};
     std::optional<BufferLock> lock;
     Bracket* bracket = nullptr;
     Bracket::Infos own{};

@@ -643,6 +643,23 @@ TEST_F(LayerBridgeTest, WhereWeFailTheSubmissionGoesOn) {
     EXPECT_EQ(buffers.left.size(), left + 1) << "all is well again";
 }
 
+TEST_F(LayerBridgeTest, WhatCannotBeMergedIsWaitedForOnTheCpu) {
+    begin();
+    for (int i = 0; i < 2; ++i)
+        buffers.status[import().inode] = 0;
+    merge_error = ENOMEM;
+    std::set<ino_t> waited_for;
+    libc->ppoll = [&, others = libc->ppoll](pollfd* fds, nfds_t count, const timespec* timeout) {
+        if (count == 1 && timeout != nullptr && timeout->tv_sec > 0)
+            waited_for.insert(inode_of(fds->fd));
+        return others(fds, count, timeout);
+    };
+    ASSERT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
+    EXPECT_EQ(batches_of_last(), 2U) << "without a wait of the GPU's";
+    EXPECT_EQ(waited_for, std::set<ino_t>(buffers.given.begin(), buffers.given.end()));
+    EXPECT_EQ(buffers.left.size(), 2U);
+}
+
 TEST_F(LayerBridgeTest, WithoutASemaphoreToSignalItWaitsAllTheSame) {
     begin();
     buffers.status[import().inode] = 0;

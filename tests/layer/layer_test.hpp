@@ -48,6 +48,10 @@ protected:
         buffers.set_up(*libc);
         libc->ioctl = [this, others = libc->ioctl](int fd, unsigned long request, void* argument) {
             if (request == SYNC_IOC_MERGE) {
+                if (merge_error != 0) {
+                    errno = merge_error;
+                    return -1;
+                }
                 auto& merge = *static_cast<sync_merge_data*>(argument);
                 merge.fence = fake_sync_file(0).release();
                 const std::scoped_lock held(given_lock);
@@ -186,6 +190,7 @@ protected:
     std::mutex given_lock;
     std::vector<UniqueFd> given; // the fences out of the buffers, and what they were merged into
     std::vector<ino_t> merged;   // the latter alone
+    int merge_error = 0;
     std::map<std::string, std::string> settings;
     std::optional<ScriptedLibc> libc;
     std::optional<FakeIcd> icd;
