@@ -27,6 +27,9 @@ using namespace std::chrono_literals;
 
 constexpr auto lock_patience = 1s; // others hold a buffer for as long as they submit
 constexpr auto cpu_patience = 10s;
+constexpr std::string_view no_memory_for_timelines =
+    "no memory to follow a submission's timeline semaphores: fences that depend on them may come "
+    "late";
 constexpr std::string_view no_driver_fences =
     "the driver has no semaphores of SYNC_FD: buffers are not synchronised. Set sync_on_cpu to "
     "have them waited for on the CPU";
@@ -66,9 +69,10 @@ private:
 template <typename Info> struct Kind;
 
 template <> struct Kind<VkSubmitInfo> : WithValuesApart<VkSubmitInfo> {
-    static VkResult down(const DeviceFunctions& vk, VkQueue queue,
+    static VkResult down(const DeviceFunctions& vk, const Queue& queue,
                          std::span<const VkSubmitInfo> infos, VkFence fence) {
-        return vk.QueueSubmit(queue, static_cast<std::uint32_t>(infos.size()), infos.data(), fence);
+        return vk.QueueSubmit(queue.handle, static_cast<std::uint32_t>(infos.size()), infos.data(),
+                              fence);
     }
     static std::vector<VkSubmitInfo>& room(Queue& queue) { return queue.infos; }
     template <typename With> static void commands(const VkSubmitInfo& info, With with) {
@@ -90,10 +94,10 @@ template <> struct Kind<VkSubmitInfo> : WithValuesApart<VkSubmitInfo> {
 };
 
 template <> struct Kind<VkSubmitInfo2> {
-    static VkResult down(const DeviceFunctions& vk, VkQueue queue,
+    static VkResult down(const DeviceFunctions&, const Queue& queue,
                          std::span<const VkSubmitInfo2> infos, VkFence fence) {
-        const auto submit = vk.QueueSubmit2 != nullptr ? vk.QueueSubmit2 : vk.QueueSubmit2KHR;
-        return submit(queue, static_cast<std::uint32_t>(infos.size()), infos.data(), fence);
+        return queue.submit_2(queue.handle, static_cast<std::uint32_t>(infos.size()), infos.data(),
+                              fence);
     }
     static std::vector<VkSubmitInfo2>& room(Queue& queue) { return queue.infos2; }
     template <typename With> static void commands(const VkSubmitInfo2& info, With with) {
@@ -131,10 +135,10 @@ private:
 };
 
 template <> struct Kind<VkBindSparseInfo> : WithValuesApart<VkBindSparseInfo> {
-    static VkResult down(const DeviceFunctions& vk, VkQueue queue,
+    static VkResult down(const DeviceFunctions& vk, const Queue& queue,
                          std::span<const VkBindSparseInfo> infos, VkFence fence) {
-        return vk.QueueBindSparse(queue, static_cast<std::uint32_t>(infos.size()), infos.data(),
-                                  fence);
+        return vk.QueueBindSparse(queue.handle, static_cast<std::uint32_t>(infos.size()),
+                                  infos.data(), fence);
     }
     static std::vector<VkBindSparseInfo>& room(Queue& queue) { return queue.binds; }
     template <typename With> static void commands(const VkBindSparseInfo&, With) {}
@@ -174,23 +178,23 @@ Access both(Access a, Access b) noexcept {
 } // namespace
 
 Bridge::Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport fences,
-               const Tracker& tracker, const Recorder& recorder, Timelines& timelines,
-               const Settings& settings, Report& report) noexcept
+               bool emulates, const Tracker& tracker, const Recorder& recorder,
+               Timelines& timelines, const Settings& settings, Report& report) noexcept
     : device_(device), vk_(functions), tracker_(tracker), recorder_(recorder),
       timelines_(timelines), mode_(settings.sync), on_cpu_(settings.sync_on_cpu),
-      emulates_(settings.emulate), report_(report),
+      emulates_(emulates), validates_(settings.validate), report_(report),
       able_(fences.takes && fences.gives && functions.ImportSemaphoreFdKHR != nullptr &&
             functions.GetSemaphoreFdKHR != nullptr) {}
 
 // ---- Who takes part -----------------------------------------------------------------------------
 
 void Bridge::take_part(std::vector<Part>& parts, const Use& use) const {
-    const DmaBuf* buffer = use.memory->buffer();
-    if (buffer == nullptr)
+    SharedMemoryPtr memory = use.memory.lock();
+    if (memory == nullptr || memory->buffer() == nullptr)
         return; // nobody else has it
-    auto part = std::ranges::find(parts, use.memory, &Part::memory);
+    auto part = std::ranges::find(parts, memory, &Part::memory);
     if (part == parts.end())
-        part = parts.insert(parts.end(), Part{.memory = use.memory});
+        part = parts.insert(parts.end(), Part{.memory = std::move(memory)});
     if (use.acquires) {
         part->waits_as = part->waits ? both(part->waits_as, use.access) : use.access;
         part->waits = true;
@@ -309,10 +313,8 @@ Bracket* Bridge::take_fences(Queue& queue) {
     }
     if (queue.polls.empty())
         return free ? oldest : nullptr;
-    if (sys::poll_now(std::span(queue.polls)) < 0) {
-        queue.fences.clear();
+    if (sys::poll_now(std::span(queue.polls)) < 0) // to wait for what is done does no harm
         return free ? oldest : nullptr;
-    }
     if (queue.polls.size() > queue.fences.size())
         free = queue.polls.back().revents != 0;
     // What is done need not be waited for.
@@ -335,8 +337,10 @@ bool Bridge::fill_wait(Queue& queue, Bracket& bracket) {
         if (!merged) {
             report_.once(Trouble::merge, merged.error());
             // One that has failed meanwhile does not free us of the others.
+            const Deadline patience = deadline_in(cpu_patience);
             for (const SyncFile& each : queue.fences)
-                (void)each.wait(deadline_in(cpu_patience));
+                if (auto waited = each.wait(patience); !waited)
+                    report_.once(Trouble::wait_on_cpu, waited.error());
             return false;
         }
         fence = std::move(*merged);
@@ -430,16 +434,15 @@ void Bridge::wait_until_idle(Queue& queue) {
 template <typename Info>
 VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence) {
     queue.lost_fences.reserve(queue.lost_fences.size() + 1); // before it is too late to go on
+    const Deadline patience = deadline_in(cpu_patience);
     for (const Part& each : queue.parts)
         if (each.waits)
-            if (auto waited = each.memory->buffer()->wait(each.waits_as, deadline_in(cpu_patience));
-                !waited)
+            if (auto waited = each.memory->buffer()->wait(each.waits_as, patience); !waited)
                 report_.once(Trouble::wait_on_cpu, waited.error());
-    const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
-    if (result != VK_SUCCESS)
-        return result;
-    const bool on_its_way = !defer(queue, infos, nullptr);
-    if (std::ranges::none_of(queue.parts, &Part::signals))
+    plan(queue, infos, nullptr);
+    const VkResult result = Kind<Info>::down(vk_, queue, infos, fence);
+    const bool on_its_way = settle(queue, result);
+    if (result != VK_SUCCESS || std::ranges::none_of(queue.parts, &Part::signals))
         return result;
     if (on_its_way)
         wait_until_idle(queue);
@@ -455,53 +458,82 @@ VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence f
 
 template <typename Info>
 VkResult Bridge::as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence) {
-    const VkResult result = Kind<Info>::down(vk_, queue.handle, infos, fence);
-    if (result == VK_SUCCESS)
-        defer(queue, infos, nullptr);
+    if (mode_ == Settings::Sync::off && !validates_)
+        return Kind<Info>::down(vk_, queue, infos, fence);
+    try {
+        plan(queue, infos, nullptr);
+    } catch (const std::bad_alloc&) {
+        queue.plan.signals.clear();
+        queue.plan.later.clear();
+        report_.once(Trouble::no_memory, no_memory_for_timelines);
+    }
+    const VkResult result = Kind<Info>::down(vk_, queue, infos, fence);
+    settle(queue, result);
     return result;
 }
 
-/// Notes down what was just submitted. \returns whether it is not on its way, so that its fence, in
-/// \p bracket if it is to be handed over, is not to be had until `catch_up`.
+/// Whether \p signals are all that \p wait needs.
+bool are_enough(std::span<const SemaphoreAt> signals, const SemaphoreAt& wait) {
+    return std::ranges::any_of(signals, [&](const SemaphoreAt& each) {
+        return each.semaphore == wait.semaphore && each.value >= wait.value;
+    });
+}
+
+/// Finds which of a submission's batches are on their way, and what it has to wait for before all
+/// of it is. All memory that this needs is taken here.
 template <typename Info>
-bool Bridge::defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept try {
+void Bridge::plan(Queue& queue, std::span<const Info> infos, Bracket* bracket) {
+    Plan& plan = queue.plan;
+    plan.signals.clear();
+    plan.later.clear();
     if (!timelines_.any())
-        return false;
-    queue.waits.clear();
-    for (const Info& each : infos)
-        Kind<Info>::waits(each, [&](const SemaphoreAt& at) {
-            if (const OpenWait wait = timelines_.wait_of(at); !timelines_.is_on_its_way(wait))
-                queue.waits.push_back(wait);
-        });
-    // Only who submits to the queue, as here, defers anything of it.
-    if (!queue.waits.empty() || is_behind()) {
+        return;
+    const auto defer = [&] {
+        if (plan.later.empty())
+            plan.later.push_back({.bracket = bracket,
+                                  .parts = bracket != nullptr ? queue.parts : std::vector<Part>(),
+                                  .waits = {},
+                                  .signals = {}});
+    };
+    // What comes later on a queue depends on what came before. Only who submits to it, as here,
+    // defers anything of it.
+    if (is_behind()) {
         const std::scoped_lock held(queue.lock);
-        // What comes later on a queue depends on what came before.
-        if (!queue.waits.empty() || !queue.deferred.empty()) {
-            Deferred later{.bracket = bracket,
-                           .parts = bracket != nullptr ? queue.parts : std::vector<Part>(),
-                           .waits = queue.waits,
-                           .signals = {},
-                           .behind = timelines_.new_behind()};
-            for (const Info& each : infos)
-                Kind<Info>::signals(each, [&](const SemaphoreAt& at) {
-                    later.signals.push_back(at);
-                    timelines_.signalled_behind(at, later.behind);
-                });
-            if (bracket != nullptr)
-                bracket->trace.deferred();
-            queue.deferred.push_back(std::move(later));
-            deferred_.fetch_add(1, std::memory_order_relaxed);
-            return true;
-        }
+        if (!queue.deferred.empty())
+            defer();
     }
-    for (const Info& each : infos)
-        Kind<Info>::signals(each, [&](const SemaphoreAt& at) { timelines_.signalled(at); });
+    for (const Info& info : infos) {
+        Kind<Info>::waits(info, [&](const SemaphoreAt& at) {
+            if (are_enough(plan.signals, at) ||
+                (!plan.later.empty() && are_enough(plan.later.front().signals, at)))
+                return;
+            const OpenWait wait = timelines_.wait_of(at);
+            if (!timelines_.is_on_its_way(wait)) {
+                defer();
+                plan.later.front().waits.push_back(wait);
+            }
+        });
+        Kind<Info>::signals(info, [&](const SemaphoreAt& at) {
+            (plan.later.empty() ? plan.signals : plan.later.front().signals).push_back(at);
+        });
+    }
+}
+
+/// What was planned has come to \p result. \returns whether it is on its way: its fence may be had.
+bool Bridge::settle(Queue& queue, VkResult result) noexcept {
+    Plan& plan = queue.plan;
+    if (result != VK_SUCCESS)
+        return false;
+    for (const SemaphoreAt& at : plan.signals)
+        timelines_.signalled(at);
+    if (plan.later.empty())
+        return true;
+    if (Bracket* bracket = plan.later.front().bracket; bracket != nullptr)
+        bracket->trace.deferred();
+    const std::scoped_lock held(queue.lock);
+    queue.deferred.splice(queue.deferred.end(), plan.later);
+    deferred_.fetch_add(1, std::memory_order_relaxed);
     return false;
-} catch (const std::bad_alloc&) {
-    report_.once(Trouble::no_memory, "no memory to keep a submission's fence until it can be had: "
-                                     "who uses its buffers next does not wait for it");
-    return true;
 }
 
 template <typename Info>
@@ -552,6 +584,7 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
         // Where it waits it signals too: that tells when the semaphores may be used again.
         signals = (waits || std::ranges::any_of(queue.parts, &Part::signals)) &&
                   make_semaphore(bracket->signal, true);
+        plan(queue, infos, signals ? bracket : nullptr);
         room.clear();
         if (waits)
             room.push_back(Of::wait(*bracket, own));
@@ -565,22 +598,25 @@ VkResult Bridge::run(Queue& queue, std::span<const Info> infos, VkFence fence) {
         return as_it_is(queue, infos, fence);
     }
 
-    const VkResult result = Of::down(vk_, queue.handle, std::span<const Info>(room), fence);
+    const VkResult result = Of::down(vk_, queue, std::span<const Info>(room), fence);
+    const bool on_its_way = settle(queue, result);
+    if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY) {
+        // Nothing was done, to the semaphores either. Perhaps it was for what we have added.
+        bracket->in_use = false;
+        return room.size() == infos.size() ? result : as_it_is(queue, infos, fence);
+    }
     if (result != VK_SUCCESS || !signals) {
         // Nobody knows what is in the semaphores, or when they are free.
         bracket->lost = bracket->in_use;
         bracket->handed.store(true, std::memory_order_release);
-    }
-    if (result != VK_SUCCESS)
         return result;
-    if (!defer(queue, infos, signals ? bracket : nullptr)) {
-        if (signals)
-            hand_over(*bracket, queue.parts);
-    } else if (signals) {
+    }
+    if (on_its_way)
+        hand_over(*bracket, queue.parts);
+    else
         report_.once(Trouble::deferred,
                      "a submission waits for a timeline semaphore's value that is still to be "
                      "submitted: its fence comes into the buffers once that is");
-    }
     return result;
 }
 
@@ -588,7 +624,9 @@ VkResult Bridge::submit(Queue& queue, std::span<const VkSubmitInfo> infos, VkFen
     return run(queue, infos, fence);
 }
 
-VkResult Bridge::submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence) {
+VkResult Bridge::submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence,
+                        PFN_vkQueueSubmit2 function) {
+    queue.submit_2 = function;
     return run(queue, infos, fence);
 }
 
@@ -614,7 +652,6 @@ bool Bridge::catch_up(Queue& queue) {
                 hand_over(*next.bracket, next.parts);
             for (const SemaphoreAt& at : next.signals)
                 timelines_.signalled(at);
-            timelines_.resolved(next.behind);
         }
         held.lock();
         if (ready) {
@@ -628,6 +665,10 @@ bool Bridge::catch_up(Queue& queue) {
 }
 
 void Bridge::destroy(Queue& queue) noexcept {
+    // The application knows of the end of its own batches, not of ours.
+    const auto in_use = [](const auto& each) { return each->in_use; };
+    if (std::ranges::any_of(queue.brackets, in_use) || std::ranges::any_of(queue.lost, in_use))
+        (void)vk_.QueueWaitIdle(queue.handle);
     for (const auto* all : {&queue.brackets, &queue.lost})
         for (const auto& each : *all)
             for (VkSemaphore semaphore : {each->wait, each->signal})

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -58,7 +58,12 @@ struct Deferred {
     std::vector<Part> parts;
     std::vector<OpenWait> waits;
     std::vector<SemaphoreAt> signals;
-    std::uint64_t behind = 0; // its own number
+};
+
+/// What becomes of a submission's semaphores, found before it is made.
+struct Plan {
+    std::vector<SemaphoreAt> signals; // those that are on their way with it
+    std::list<Deferred> later;        // it, where it is not on its way; never more than one
 };
 
 /// What a queue needs for submitting. Threads: as Vulkan asks of a queue, one at a time, but for
@@ -76,15 +81,16 @@ struct Queue {
     std::vector<SyncFile> fences;
     std::vector<pollfd> polls;
     UniqueFd given; // another fd of the fence that the driver has got last
-    std::vector<OpenWait> waits;
+    Plan plan;
+    PFN_vkQueueSubmit2 submit_2 = nullptr; // as the application calls it; others may not be called
     std::vector<VkSubmitInfo> infos;
     std::vector<VkSubmitInfo2> infos2;
     std::vector<VkBindSparseInfo> binds;
 
-    std::mutex lock;               // never held across a call of the driver's
-    std::deque<Deferred> deferred; // in their order
-    bool looking = false;          // somebody sees which are on their way by now
-    bool look_again = false;       // and does so once more
+    std::mutex lock;              // never held across a call of the driver's
+    std::list<Deferred> deferred; // in their order
+    bool looking = false;         // somebody sees which are on their way by now
+    bool look_again = false;      // and does so once more
 };
 
 /// What the driver below can do with fences.
@@ -95,12 +101,15 @@ struct FenceSupport {
 /// Threads: any; see `Queue`.
 class Bridge {
 public:
-    Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport fences,
+    /// \param emulates who emulates dma-bufs below waits for them, where there is no SYNC_FD.
+    Bridge(VkDevice device, const DeviceFunctions& functions, FenceSupport fences, bool emulates,
            const Tracker& tracker, const Recorder& recorder, Timelines& timelines,
            const Settings& settings, Report& report) noexcept;
 
     VkResult submit(Queue& queue, std::span<const VkSubmitInfo> infos, VkFence fence);
-    VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence);
+    /// \param function the one below of the two that do this.
+    VkResult submit(Queue& queue, std::span<const VkSubmitInfo2> infos, VkFence fence,
+                    PFN_vkQueueSubmit2 function);
     VkResult bind_sparse(Queue& queue, std::span<const VkBindSparseInfo> infos, VkFence fence);
 
     /// Whether there are submissions that are not on their way; where there are none, all
@@ -121,8 +130,8 @@ private:
     template <typename Info>
     VkResult as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence);
     template <typename Info> bool collect(Queue& queue, std::span<const Info> infos) const;
-    template <typename Info>
-    bool defer(Queue& queue, std::span<const Info> infos, Bracket* bracket) noexcept;
+    template <typename Info> void plan(Queue& queue, std::span<const Info> infos, Bracket* bracket);
+    bool settle(Queue& queue, VkResult result) noexcept;
     void take_part(std::vector<Part>& parts, const Use& use) const;
 
     /// Takes what is pending out of the buffers into the queue's `fences`. \returns the oldest
@@ -145,8 +154,9 @@ private:
     const Recorder& recorder_;
     Timelines& timelines_;
     Settings::Sync mode_;
-    bool on_cpu_;   // where the driver cannot do better
-    bool emulates_; // what emulates dma-bufs waits by itself
+    bool on_cpu_; // where the driver cannot do better
+    bool emulates_;
+    bool validates_; // who checks goes by the timelines too
     Report& report_;
     bool able_;
     std::atomic<std::size_t> deferred_ = 0; // on all queues

@@ -63,7 +63,8 @@ namespace sluice::layer {
     each(CreateFence) \
     each(DestroyFence) \
     each(ResetFences) \
-    each(WaitForFences)
+    each(WaitForFences) \
+    each(QueueWaitIdle)
 // clang-format on
 
 #define SLUICE_LAYER_DECLARE(name) PFN_vk##name name = nullptr;

@@ -149,7 +149,9 @@ struct EmulatedDevice {
     below.name = reinterpret_cast<PFN_vk##name>(next(handle, "vk" #name));
         SLUICE_EMULATE_DEVICE_FUNCTIONS(SLUICE_EMULATE_LOAD)
 #undef SLUICE_EMULATE_LOAD
-        timelines.emplace(handle, vk);
+        timelines.emplace(handle, vk.GetSemaphoreCounterValueKHR != nullptr
+                                      ? vk.GetSemaphoreCounterValueKHR
+                                      : vk.GetSemaphoreCounterValue);
         brackets.emplace(handle, FenceFunctions{.CreateFence = below.CreateFence,
                                                 .DestroyFence = below.DestroyFence,
                                                 .ResetFences = below.ResetFences,
@@ -942,18 +944,18 @@ bool waits_for_more(const Timelines& timelines, const VkSubmitInfo& info) {
         return false;
     for (std::uint32_t i = 0;
          i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-        if (!timelines.is_on_its_way({.at = {.semaphore = info.pWaitSemaphores[i],
-                                             .value = values->pWaitSemaphoreValues[i]}}))
+        if (!timelines.is_on_its_way(timelines.wait_of(
+                {.semaphore = info.pWaitSemaphores[i], .value = values->pWaitSemaphoreValues[i]})))
             return true;
     return false;
 }
 
 bool waits_for_more(const Timelines& timelines, const VkSubmitInfo2& info) {
-    return std::ranges::any_of(std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount),
-                               [&](const auto& each) {
-                                   return !timelines.is_on_its_way(
-                                       {.at = {.semaphore = each.semaphore, .value = each.value}});
-                               });
+    return std::ranges::any_of(
+        std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount), [&](const auto& each) {
+            return !timelines.is_on_its_way(
+                timelines.wait_of({.semaphore = each.semaphore, .value = each.value}));
+        });
 }
 
 CpuBrackets::Queue* queue_of(EmulatedDevice& of, VkQueue handle) {

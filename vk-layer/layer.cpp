@@ -111,11 +111,32 @@ PFN_vkVoidFunction VKAPI_CALL unchecked_device_function(VkDevice device, const c
 
 // ---- Instances and devices ----------------------------------------------------------------------
 
-/// Whether \p names has \p name.
-bool has(std::span<const char* const> names, std::string_view name) {
-    return std::ranges::find(
-               names, name, [](const char* each) { return std::string_view(each); }) != names.end();
-}
+/// A copy of the application's create info, which may ask for more extensions.
+template <typename Info> class Extended {
+public:
+    explicit Extended(const Info& info)
+        : names_(info.ppEnabledExtensionNames,
+                 info.ppEnabledExtensionNames + info.enabledExtensionCount),
+          info_(info) {}
+    [[nodiscard]] bool has(std::string_view name) const {
+        return std::ranges::find(names_, name, [](const char* each) {
+                   return std::string_view(each);
+               }) != names_.end();
+    }
+    void add(const char* name) {
+        names_.push_back(name);
+        info_.enabledExtensionCount = static_cast<std::uint32_t>(names_.size());
+        info_.ppEnabledExtensionNames = names_.data();
+        adds_ = true;
+    }
+    [[nodiscard]] bool adds() const noexcept { return adds_; }
+    [[nodiscard]] const Info& info() const noexcept { return info_; }
+
+private:
+    std::vector<const char*> names_;
+    Info info_;
+    bool adds_ = false;
+};
 
 VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
                                               const VkAllocationCallbacks* allocator,
@@ -124,25 +145,44 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
         info->pNext, VK_STRUCTURE_TYPE_LOADER_INSTANCE_CREATE_INFO);
     if (link == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
-    const auto next = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+    auto* const ours = link->u.pLayerInfo;
+    const auto next = ours->pfnNextGetInstanceProcAddr;
     const auto create =
         reinterpret_cast<PFN_vkCreateInstance>(next(VK_NULL_HANDLE, "vkCreateInstance"));
     if (create == nullptr)
         return VK_ERROR_INITIALIZATION_FAILED;
-    link->u.pLayerInfo = link->u.pLayerInfo->pNext;
-    const VkResult result = create(info, allocator, instance);
-    if (result != VK_SUCCESS)
-        return result;
+    std::uint32_t version = VK_API_VERSION_1_0;
+    if (info->pApplicationInfo != nullptr && info->pApplicationInfo->apiVersion != 0)
+        version = info->pApplicationInfo->apiVersion;
+    bool has_semaphore_capabilities = false;
+    try {
+        // In core since 1.1; the devices' extension that fences need asks for it before.
+        Extended wanted(*info);
+        if (version < VK_API_VERSION_1_1 &&
+            wanted.has(VK_KHR_EXTERNAL_MEMORY_CAPABILITIES_EXTENSION_NAME) &&
+            !wanted.has(VK_KHR_EXTERNAL_SEMAPHORE_CAPABILITIES_EXTENSION_NAME))
+            wanted.add(VK_KHR_EXTERNAL_SEMAPHORE_CAPABILITIES_EXTENSION_NAME);
+        has_semaphore_capabilities =
+            wanted.has(VK_KHR_EXTERNAL_SEMAPHORE_CAPABILITIES_EXTENSION_NAME);
+        link->u.pLayerInfo = ours->pNext;
+        VkResult result = create(&wanted.info(), allocator, instance);
+        if (result != VK_SUCCESS && wanted.adds()) {
+            has_semaphore_capabilities = false;
+            link->u.pLayerInfo = ours->pNext; // which those below have moved on
+            result = create(info, allocator, instance);
+        }
+        if (result != VK_SUCCESS)
+            return result;
+    } catch (const std::bad_alloc&) {
+        return VK_ERROR_OUT_OF_HOST_MEMORY;
+    }
     auto find = next; // also through what emulates
     try {
         auto made = std::make_unique<Instance>();
         made->handle = *instance;
         made->vk.load(next, *instance);
-        if (info->pApplicationInfo != nullptr && info->pApplicationInfo->apiVersion != 0)
-            made->api_version = info->pApplicationInfo->apiVersion;
-        made->has_semaphore_capabilities =
-            has({info->ppEnabledExtensionNames, info->enabledExtensionCount},
-                VK_KHR_EXTERNAL_SEMAPHORE_CAPABILITIES_EXTENSION_NAME);
+        made->api_version = version;
+        made->has_semaphore_capabilities = has_semaphore_capabilities;
         auto [settings, messages] = load_settings(this_process(), settings_in_chain(info->pNext));
         made->settings = std::move(settings);
         set_log(made->settings.log, made->settings.log_file);
@@ -232,12 +272,16 @@ FenceSupport fence_support(const Instance& instance, VkPhysicalDevice device) {
             .gives = (features & VK_EXTERNAL_SEMAPHORE_FEATURE_EXPORTABLE_BIT) != 0};
 }
 
+struct DeviceIs {
+    bool may_share, emulates;
+};
+
 /// What we keep of a device; null where there is no room for it.
 Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevice device,
-                    bool may_share, PFN_vkGetDeviceProcAddr next) {
+                    const DeviceIs& is, PFN_vkGetDeviceProcAddr next) {
     auto made = std::make_unique<Device>();
     made->handle = device;
-    made->may_share = may_share;
+    made->may_share = is.may_share;
     made->vk.load(next, device);
     VkPhysicalDeviceMemoryProperties memory{};
     instance.vk.GetPhysicalDeviceMemoryProperties(physical, &memory);
@@ -245,10 +289,14 @@ Device* keep_device(const Instance& instance, VkPhysicalDevice physical, VkDevic
         made->protected_memory.push_back(
             (memory.memoryTypes[i].propertyFlags & VK_MEMORY_PROPERTY_PROTECTED_BIT) != 0);
     const FenceSupport fences = fence_support(instance, physical);
-    made->timelines = std::make_unique<Timelines>(device, made->vk);
+    made->timelines =
+        std::make_unique<Timelines>(device, made->vk.GetSemaphoreCounterValueKHR != nullptr
+                                                ? made->vk.GetSemaphoreCounterValueKHR
+                                                : made->vk.GetSemaphoreCounterValue);
     made->trace = DeviceTrace(instance.trace.get());
-    made->bridge = std::make_unique<Bridge>(device, made->vk, fences, made->tracker, made->recorder,
-                                            *made->timelines, instance.settings, made->report);
+    made->bridge =
+        std::make_unique<Bridge>(device, made->vk, fences, is.emulates, made->tracker,
+                                 made->recorder, *made->timelines, instance.settings, made->report);
     if (logs(Settings::Log::info)) {
         VkPhysicalDeviceProperties properties{};
         instance.vk.GetPhysicalDeviceProperties(physical, &properties);
@@ -281,22 +329,22 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         return VK_ERROR_INITIALIZATION_FAILED;
 
     bool may_share = false;
+    const auto below = next;
     try {
         // Who shares no dma-buf needs no fences for them.
-        std::vector<const char*> names(info->ppEnabledExtensionNames,
-                                       info->ppEnabledExtensionNames + info->enabledExtensionCount);
-        VkDeviceCreateInfo wanted = *info;
+        Extended wanted(*info);
         const auto want = [&](const char* name) {
-            if (!has(names, name) && offers(instance->vk, physical, name))
-                names.push_back(name);
+            if (!wanted.has(name) && offers(instance->vk, physical, name))
+                wanted.add(name);
         };
-        may_share = has(names, VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME);
-        if (may_share) {
+        may_share = wanted.has(VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME);
+        const bool is_1_1 = version_of(*instance, physical) >= VK_API_VERSION_1_1;
+        const bool may_want =
+            instance->api_version >= VK_API_VERSION_1_1 || instance->has_semaphore_capabilities;
+        if (may_share && may_want) {
             want(VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME);
-            if (version_of(*instance, physical) < VK_API_VERSION_1_1) // in core since
+            if (!is_1_1)
                 want(VK_KHR_EXTERNAL_SEMAPHORE_EXTENSION_NAME);
-            wanted.enabledExtensionCount = static_cast<std::uint32_t>(names.size());
-            wanted.ppEnabledExtensionNames = names.data();
         }
         const auto make = [&](const VkDeviceCreateInfo& as) {
             link->u.pLayerInfo = ours->pNext; // which those below move on
@@ -304,8 +352,8 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
                        ? create_emulating(create, physical, as, allocator, device, next)
                        : create(physical, &as, allocator, device);
         };
-        VkResult result = make(wanted);
-        if (result != VK_SUCCESS && wanted.enabledExtensionCount != info->enabledExtensionCount)
+        VkResult result = make(wanted.info());
+        if (result != VK_SUCCESS && wanted.adds())
             result = make(*info);
         if (result != VK_SUCCESS)
             return result;
@@ -313,7 +361,8 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice physical,
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     }
     try {
-        if (keep_device(*instance, physical, *device, may_share, next) != nullptr)
+        if (keep_device(*instance, physical, *device,
+                        {.may_share = may_share, .emulates = next != below}, next) != nullptr)
             return VK_SUCCESS;
         warn("there are too many devices: one more cannot be created");
     } catch (const std::bad_alloc&) {
@@ -382,7 +431,7 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAll
     if (left_alone)
         return of.vk.AllocateMemory(device, info, allocator, memory);
     // The fd is the driver's as soon as it has taken it.
-    auto imported = Tracker::imported_by(*info);
+    auto imported = Tracker::imported_by(*info, of.report);
     const VkResult result = of.vk.AllocateMemory(device, info, allocator, memory);
     if (result == VK_SUCCESS)
         of.trace.imported(imported);
@@ -404,7 +453,7 @@ VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdKHR(VkDevice device, const VkMemoryGet
     const VkResult result = of.vk.GetMemoryFdKHR(device, info, fd);
     if (result == VK_SUCCESS &&
         info->handleType == VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT) {
-        keep(of, [&] { of.tracker.exported(info->memory, *fd); });
+        keep(of, [&] { of.tracker.exported(info->memory, *fd, of.report); });
         of.trace.exported(*fd);
     }
     return result;
@@ -655,7 +704,8 @@ VKAPI_ATTR VkResult VKAPI_CALL submit_2(VkQueue queue, std::uint32_t count,
     Queue* known = of.queues.find(queue);
     if (known == nullptr)
         return (of.vk.*Function)(queue, count, infos, fence);
-    const VkResult result = of.bridge->submit(*known, std::span(infos, count), fence);
+    const VkResult result =
+        of.bridge->submit(*known, std::span(infos, count), fence, of.vk.*Function);
     catch_up(of);
     return result;
 }

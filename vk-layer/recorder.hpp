@@ -22,7 +22,7 @@ namespace sluice::layer {
 
 /// How commands use memory that is shared.
 struct Use {
-    SharedMemoryPtr memory;
+    std::weak_ptr<SharedMemory> memory; // which goes when the application frees it
     Access access = Access::read;
     bool acquires = false; // it waits for who used it before
     bool releases = false; // it leaves its fence for who comes next

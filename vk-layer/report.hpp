@@ -43,6 +43,7 @@ enum class Trouble : std::uint8_t {
     import_fence,     ///< The kernel did not take it.
     deferred,         ///< It waits for a timeline's value that nobody has submitted.
     too_many_objects, ///< More devices or queues than we have room for.
+    not_tracked,      ///< A dma-buf could not be looked at.
     no_memory,        ///< None for what we keep of the application's objects.
     wait_on_cpu,      ///< The buffers, or the submission, were not done in time.
     given_up,         ///< Too much has failed on a queue.

@@ -20,14 +20,27 @@ void Behind::add(const SharedMemoryPtr& memory) {
     }
 }
 
-std::optional<DmaBuf> Tracker::imported_by(const VkMemoryAllocateInfo& info) {
+namespace {
+
+/// What is behind \p fd, by a duplicate.
+std::optional<DmaBuf> buffer_of(int fd, Report& report) {
+    auto buffer = DmaBuf::from_borrowed_fd(fd);
+    if (buffer)
+        return std::move(*buffer);
+    if (buffer.error().code != Errc::wrong_object) // that one is between application and driver
+        report.once(Trouble::not_tracked, buffer.error());
+    return std::nullopt;
+}
+
+} // namespace
+
+std::optional<DmaBuf> Tracker::imported_by(const VkMemoryAllocateInfo& info, Report& report) {
     const auto* import =
         find_in<VkImportMemoryFdInfoKHR>(info.pNext, VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR);
     if (import == nullptr || import->handleType != VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT ||
         import->fd < 0)
         return std::nullopt;
-    auto buffer = DmaBuf::from_borrowed_fd(import->fd);
-    return buffer ? std::optional(std::move(*buffer)) : std::nullopt;
+    return buffer_of(import->fd, report);
 }
 
 bool Tracker::exportable(const VkMemoryAllocateInfo& info) noexcept {
@@ -53,14 +66,14 @@ void Tracker::allocated(VkDeviceMemory memory, std::optional<DmaBuf>&& imported)
     active_.store(memories_.size(), std::memory_order_relaxed);
 }
 
-void Tracker::exported(VkDeviceMemory memory, int fd) {
+void Tracker::exported(VkDeviceMemory memory, int fd, Report& report) {
     {
         const std::shared_lock held(lock_);
         const auto found = memories_.find(number(memory));
         if (found == memories_.end() || found->second->buffer() != nullptr)
             return;
     }
-    auto buffer = DmaBuf::from_borrowed_fd(fd); // not under the lock
+    auto buffer = buffer_of(fd, report); // not under the lock
     const std::scoped_lock held(lock_);
     const auto found = memories_.find(number(memory));
     if (buffer && found != memories_.end() && found->second->buffer() == nullptr)
@@ -96,9 +109,12 @@ void Tracker::bound(Number resource, VkDeviceMemory memory, Resources& all) {
     const std::scoped_lock held(lock_);
     if (const auto found = memories_.find(number(memory)); found != memories_.end())
         all[resource].add(found->second);
+    any_bound_.store(true, std::memory_order_relaxed);
 }
 
 void Tracker::destroyed(Number resource, Resources& all) {
+    if (!any_bound_.load(std::memory_order_relaxed))
+        return;
     const std::scoped_lock held(lock_);
     all.erase(resource);
 }

@@ -18,6 +18,8 @@
 
 #include <sluice/dma_buf.hpp>
 
+#include "report.hpp"
+
 namespace sluice::layer {
 
 /// Memory that is a dma-buf, or that may be exported as one later.
@@ -66,13 +68,15 @@ public:
     }
 
     /// What \p info imports, before the driver takes the fd; nothing where that is no dma-buf.
-    [[nodiscard]] static std::optional<DmaBuf> imported_by(const VkMemoryAllocateInfo& info);
+    /// One that cannot be had is told to \p report.
+    [[nodiscard]] static std::optional<DmaBuf> imported_by(const VkMemoryAllocateInfo& info,
+                                                           Report& report);
     /// Whether \p info allows the memory to be exported as a dma-buf.
     [[nodiscard]] static bool exportable(const VkMemoryAllocateInfo& info) noexcept;
 
     void allocated(VkDeviceMemory memory, std::optional<DmaBuf>&& imported);
     /// \p fd of it has been given out, as a dma-buf; borrowed.
-    void exported(VkDeviceMemory memory, int fd);
+    void exported(VkDeviceMemory memory, int fd, Report& report);
     /// Before the driver frees it: its number may be another's right after.
     void freed(VkDeviceMemory memory);
 
@@ -112,6 +116,7 @@ private:
     Behind find(Number resource, const Resources& all) const;
 
     std::atomic<std::size_t> active_ = 0; // as many as there are memories
+    std::atomic<bool> any_bound_ = false; // some image or buffer has been
     mutable std::shared_mutex lock_;
     std::unordered_map<Number, SharedMemoryPtr> memories_;
     Resources images_, buffers_;

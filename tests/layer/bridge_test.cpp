@@ -36,6 +36,14 @@ protected:
                                 .pCommandBuffers = commands.data()};
         return app->vk.QueueSubmit(queue, 1, &info, VK_NULL_HANDLE);
     }
+    /// The same, unknown to the layer.
+    [[nodiscard]] VkResult icd_signal(VkSemaphore timeline, std::uint64_t value) const {
+        const VkSemaphoreSignalInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
+                                         .semaphore = timeline,
+                                         .value = value};
+        return reinterpret_cast<PFN_vkSignalSemaphore>(FakeIcd::get_instance_proc_addr(
+            app->instance, "vkSignalSemaphore"))(app->device, &info);
+    }
     [[nodiscard]] VkResult signal(VkSemaphore timeline, std::uint64_t value) const {
         const VkSemaphoreSignalInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
                                          .semaphore = timeline,
@@ -122,6 +130,33 @@ TEST_F(LayerBridgeTest, WhoRecordsBarriersIsTakenAtHisWord) {
     ASSERT_EQ(buffers.left.size(), 1U);
     EXPECT_EQ(buffers.left[0].buffer, buffer.inode);
     EXPECT_EQ(buffers.left[0].flags, writing);
+}
+
+TEST_F(LayerBridgeTest, WhatIsNotKnownToReadCountsAsAWrite) {
+    begin();
+    const SharedBuffer buffer = import();
+    for (const auto& [access, as] : std::vector<std::pair<VkAccessFlags2, std::uint32_t>>{
+             {0, writing},
+             {VkAccessFlags2{1} << 36U, writing}, // VK_ACCESS_2_VIDEO_DECODE_WRITE_BIT_KHR
+             {VkAccessFlags2{1} << 62U, writing}, // nobody's yet
+             {VK_ACCESS_2_SHADER_SAMPLED_READ_BIT | VK_ACCESS_2_TRANSFER_READ_BIT, reading},
+             {VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT, writing}}) {
+        const VkBufferMemoryBarrier2 release{.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_BARRIER_2,
+                                             .srcStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                                             .srcAccessMask = access,
+                                             .srcQueueFamilyIndex = 0,
+                                             .dstQueueFamilyIndex = VK_QUEUE_FAMILY_FOREIGN_EXT,
+                                             .buffer = buffer.buffer,
+                                             .size = VK_WHOLE_SIZE};
+        const VkDependencyInfo dependency{.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                          .bufferMemoryBarrierCount = 1,
+                                          .pBufferMemoryBarriers = &release};
+        VkCommandBuffer commands = begin_commands();
+        app->vk.CmdPipelineBarrier2(commands, &dependency);
+        ASSERT_EQ(app->vk.EndCommandBuffer(commands), VK_SUCCESS);
+        ASSERT_EQ(app->submit(queue, {}, {}, {commands}), VK_SUCCESS);
+        EXPECT_EQ(buffers.left.back().flags, as) << access;
+    }
 }
 
 TEST_F(LayerBridgeTest, BothKindsOfApplicationMayBeOne) {
@@ -408,7 +443,9 @@ TEST_F(LayerBridgeTest, AfterTheFirstUseNothingIsAllocated) {
     icd->keeps_submissions = false;
     begin();
     for (int i = 0; i < 8; ++i)
-        import();
+        buffers.status[import().inode] = i % 2;
+    VkCommandBuffer commands =
+        record(shared[0].buffer, VK_ACCESS_TRANSFER_READ_BIT, VK_ACCESS_TRANSFER_WRITE_BIT);
     std::size_t ours = 0, before = 0; // outside of the driver
     icd->on_call = [&](std::string_view) { ours += allocations() - before; };
     icd->on_return = [&](std::string_view) { before = allocations(); };
@@ -418,15 +455,19 @@ TEST_F(LayerBridgeTest, AfterTheFirstUseNothingIsAllocated) {
         before += allocations() - at_call;
         return result;
     };
-    const VkSubmitInfo info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO};
+    const VkSubmitInfo info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                            .commandBufferCount = 1,
+                            .pCommandBuffers = &commands};
     std::size_t of_last = 0;
     for (int i = 0; i < 4; ++i) {
         ours = 0;
         before = allocations();
         ASSERT_EQ(app->vk.QueueSubmit(queue, 1, &info, VK_NULL_HANDLE), VK_SUCCESS);
         of_last = ours + allocations() - before;
+        signal_all();
         app->vk.QueueWaitIdle(queue);
     }
+    EXPECT_EQ(icd->calls("vkImportSemaphoreFdKHR"), 4);
     EXPECT_EQ(of_last, 0U);
     icd->on_call = icd->on_return = nullptr;
 }
@@ -478,6 +519,71 @@ TEST_F(LayerBridgeTest, AValueThatIsOnItsWayDefersNothing) {
     EXPECT_EQ(buffers.left.size(), 2U);
     app->vk.QueueWaitIdle(queue);
     app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
+TEST_F(LayerBridgeTest, BatchesOfOneSubmissionMayWaitForEachOther) {
+    begin();
+    import();
+    VkSemaphore timeline = app->timeline();
+    const VkSemaphoreSubmitInfo at{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                   .semaphore = timeline,
+                                   .value = 1,
+                                   .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    const std::array infos{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                         .signalSemaphoreInfoCount = 1,
+                                         .pSignalSemaphoreInfos = &at},
+                           VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                         .waitSemaphoreInfoCount = 1,
+                                         .pWaitSemaphoreInfos = &at}};
+    icd->finishes_at_once = false;
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, infos.size(), infos.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(buffers.left.size(), 1U);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
+TEST_F(LayerBridgeTest, QueuesMayWaitForBatchesOfEachOther) {
+    begin();
+    import();
+    VkQueue other = app->queue(0, 1);
+    VkSemaphore first = app->timeline(), second = app->timeline();
+    const auto at = [](VkSemaphore semaphore) {
+        return VkSemaphoreSubmitInfo{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                     .semaphore = semaphore,
+                                     .value = 1,
+                                     .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    };
+    const auto of_first = at(first), of_second = at(second);
+    const std::array infos{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                         .signalSemaphoreInfoCount = 1,
+                                         .pSignalSemaphoreInfos = &of_first},
+                           VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                         .waitSemaphoreInfoCount = 1,
+                                         .pWaitSemaphoreInfos = &of_second}};
+    icd->finishes_at_once = false;
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, infos.size(), infos.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_TRUE(buffers.left.empty());
+    ASSERT_EQ(app->submit(other, {{first, 1}}, {{second, 1}}), VK_SUCCESS);
+    EXPECT_EQ(buffers.left.size(), 2U);
+    for (VkQueue each : {queue, other})
+        app->vk.QueueWaitIdle(each);
+    for (VkSemaphore each : {first, second})
+        app->vk.DestroySemaphore(app->device, each, nullptr);
+}
+
+TEST_F(LayerBridgeTest, AHandleThatIsAnothersByNowHoldsNobody) {
+    begin();
+    import();
+    VkSemaphore timeline = app->timeline(), last = app->timeline();
+    ASSERT_EQ(app->submit(queue, {{timeline, 5}}, {}), VK_SUCCESS);
+    EXPECT_TRUE(buffers.left.empty());
+    // Somebody who is not known has signalled it, and so it may go.
+    ASSERT_EQ(icd_signal(timeline, 5), VK_SUCCESS);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+    ASSERT_EQ(signal(last, 1), VK_SUCCESS);
+    EXPECT_EQ(buffers.left.size(), 1U);
+    app->vk.DestroySemaphore(app->device, last, nullptr);
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
@@ -636,7 +742,12 @@ TEST_F(LayerBridgeTest, WhereWeFailTheSubmissionGoesOn) {
     goes_on();
     buffers.import_error = 0;
     icd->fail("vkQueueSubmit2", VK_ERROR_OUT_OF_HOST_MEMORY);
-    EXPECT_EQ(app->submit(queue, {}, {}), VK_ERROR_OUT_OF_HOST_MEMORY) << "it is the application's";
+    goes_on();
+    EXPECT_EQ(batches_of_last(), 1U) << "without what we have added";
+    icd->fail("vkQueueSubmit2", VK_ERROR_OUT_OF_DEVICE_MEMORY, 1);
+    icd->fail("vkQueueSubmit2", VK_ERROR_OUT_OF_DEVICE_MEMORY, 2);
+    EXPECT_EQ(app->submit(queue, {}, {}), VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        << "it is the application's";
     const std::size_t left = buffers.left.size();
     goes_on();
     EXPECT_EQ(batches_of_last(), 3U);
@@ -650,8 +761,10 @@ TEST_F(LayerBridgeTest, WhatCannotBeMergedIsWaitedForOnTheCpu) {
     merge_error = ENOMEM;
     std::set<ino_t> waited_for;
     libc->ppoll = [&, others = libc->ppoll](pollfd* fds, nfds_t count, const timespec* timeout) {
-        if (count == 1 && timeout != nullptr && timeout->tv_sec > 0)
+        if (count == 1 && timeout != nullptr && timeout->tv_sec > 0) {
             waited_for.insert(inode_of(fds->fd));
+            EXPECT_TRUE(write_fake_status(fds->fd, 1));
+        }
         return others(fds, count, timeout);
     };
     ASSERT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
@@ -670,6 +783,41 @@ TEST_F(LayerBridgeTest, WithoutASemaphoreToSignalItWaitsAllTheSame) {
     ASSERT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
     EXPECT_EQ(batches_of_last(), 3U);
     signal_all();
+}
+
+TEST_F(LayerBridgeTest, ADmaBufThatCannotBeLookedAtIsTold) {
+    const UniqueFd file = memfd(0);
+    set("LOG_FILE", "/proc/self/fd/" + std::to_string(file.get()));
+    begin();
+    libc->fcntl = [](int fd, int command, long argument) {
+        if (command == F_DUPFD_CLOEXEC) {
+            errno = EMFILE;
+            return -1;
+        }
+        return ScriptedLibc::real_fcntl(fd, command, argument);
+    };
+    import();
+    libc->fcntl = nullptr;
+    ASSERT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
+    EXPECT_TRUE(buffers.asked.empty());
+    std::string text(4096, '\0');
+    text.resize(static_cast<std::size_t>(pread(file.get(), text.data(), text.size(), 0)));
+    EXPECT_NE(text.find("EMFILE"), std::string::npos) << text;
+    end();
+    set("LOG_FILE", "");
+    begin(); // the file is closed
+}
+
+TEST_F(LayerBridgeTest, ADeviceGoesWhenItsWorkIsDoneNotOursYet) {
+    begin();
+    import();
+    icd->finishes_at_once = false;
+    ASSERT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
+    // The application knows that its own batch is done, and its objects go.
+    app->vk.DestroyBuffer(app->device, shared[0].buffer, nullptr);
+    app->vk.FreeMemory(app->device, shared[0].memory, nullptr);
+    shared.clear();
+    app.reset(); // the driver complains of semaphores that are in use
 }
 
 TEST_F(LayerBridgeTest, ADriverThatNeverGivesAFenceIsNotAskedForEver) {

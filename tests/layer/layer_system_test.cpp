@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Plain Vulkan programs, which know nothing of sluice, with the layer and without: what they read
-// and write of dma-bufs that others use too, on a real kernel.
+// and write of dma-bufs that others use too, on a real kernel. lavapipe gives no fence before the
+// work is done: that a fence is left in the buffers while it is pending, bridge_test.cpp shows.
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
