@@ -949,6 +949,110 @@ TEST_F(LayerCpuSyncTest, WhereWeFailTheSubmissionGoesOn) {
     EXPECT_EQ(icd->calls("vkCreateFence"), 3);
 }
 
+// ---- Functions ----------------------------------------------------------------------------------
+
+/// A layer below that has a vkQueueSubmit2 for everybody, which does nothing: as the Khronos
+/// validation layer does for applications of an older Vulkan, who may not call it.
+struct Stubs {
+    static inline int called = 0;
+
+    static VkResult VKAPI_CALL negotiate(VkNegotiateLayerInterface* with) {
+        called = 0;
+        with->loaderLayerInterfaceVersion = 2;
+        with->pfnGetInstanceProcAddr = get_instance;
+        with->pfnGetDeviceProcAddr = get_device;
+        with->pfnGetPhysicalDeviceProcAddr = nullptr;
+        return VK_SUCCESS;
+    }
+
+private:
+    static inline PFN_vkGetInstanceProcAddr next_instance = nullptr;
+    static inline PFN_vkGetDeviceProcAddr next_device = nullptr;
+    static inline VkInstance instance_ = VK_NULL_HANDLE;
+
+    template <typename T> static T* link_of(const void* next, VkStructureType type) {
+        for (auto* each = static_cast<const VkBaseInStructure*>(next); each; each = each->pNext)
+            if (each->sType == type &&
+                reinterpret_cast<const T*>(each)->function == VK_LAYER_LINK_INFO)
+                return const_cast<T*>(reinterpret_cast<const T*>(each)); // the loader's own
+        return nullptr;
+    }
+    static VkResult VKAPI_CALL CreateInstance(const VkInstanceCreateInfo* info,
+                                              const VkAllocationCallbacks* allocator,
+                                              VkInstance* instance) {
+        auto* link = link_of<VkLayerInstanceCreateInfo>(
+            info->pNext, VK_STRUCTURE_TYPE_LOADER_INSTANCE_CREATE_INFO);
+        next_instance = link->u.pLayerInfo->pfnNextGetInstanceProcAddr;
+        link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+        const VkResult result = reinterpret_cast<PFN_vkCreateInstance>(
+            next_instance(VK_NULL_HANDLE, "vkCreateInstance"))(info, allocator, instance);
+        instance_ = *instance;
+        return result;
+    }
+    static VkResult VKAPI_CALL CreateDevice(VkPhysicalDevice on, const VkDeviceCreateInfo* info,
+                                            const VkAllocationCallbacks* allocator,
+                                            VkDevice* device) {
+        auto* link = link_of<VkLayerDeviceCreateInfo>(info->pNext,
+                                                      VK_STRUCTURE_TYPE_LOADER_DEVICE_CREATE_INFO);
+        next_device = link->u.pLayerInfo->pfnNextGetDeviceProcAddr;
+        const auto create = reinterpret_cast<PFN_vkCreateDevice>(
+            link->u.pLayerInfo->pfnNextGetInstanceProcAddr(instance_, "vkCreateDevice"));
+        link->u.pLayerInfo = link->u.pLayerInfo->pNext;
+        return create(on, info, allocator, device);
+    }
+    static VkResult VKAPI_CALL submit(VkQueue, std::uint32_t, const VkSubmitInfo2*, VkFence) {
+        ++called;
+        return VK_SUCCESS;
+    }
+    static PFN_vkVoidFunction VKAPI_CALL get_instance(VkInstance instance, const char* name) {
+        const std::string_view which = name;
+        if (which == "vkCreateInstance")
+            return reinterpret_cast<PFN_vkVoidFunction>(CreateInstance);
+        if (which == "vkCreateDevice")
+            return reinterpret_cast<PFN_vkVoidFunction>(CreateDevice);
+        if (which == "vkGetInstanceProcAddr")
+            return reinterpret_cast<PFN_vkVoidFunction>(get_instance);
+        if (which == "vkGetDeviceProcAddr")
+            return reinterpret_cast<PFN_vkVoidFunction>(get_device);
+        return next_instance(instance, name);
+    }
+    static PFN_vkVoidFunction VKAPI_CALL get_device(VkDevice device, const char* name) {
+        const std::string_view which = name;
+        if (which == "vkGetDeviceProcAddr")
+            return reinterpret_cast<PFN_vkVoidFunction>(get_device);
+        if (which == "vkQueueSubmit2")
+            return reinterpret_cast<PFN_vkVoidFunction>(submit);
+        return next_device(device, name);
+    }
+};
+
+TEST_F(LayerBridgeTest, TheFunctionThatTheApplicationCallsIsTheOneThatIsCalled) {
+    loader.reset();
+    loader.emplace(*icd, std::vector{&vkNegotiateLoaderLayerInterfaceVersion, &Stubs::negotiate},
+                   fail_the_test);
+    loader->layers_may_add = {"vkSetSelfBracketingSLUICE", "vkQueueSubmit2"};
+    begin();
+    import();
+    const VkSubmitInfo2 info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2};
+    ASSERT_EQ(app->vk.QueueSubmit2KHR(queue, 1, &info, VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(icd->submissions(queue).size(), 1U);
+    EXPECT_EQ(Stubs::called, 0);
+    EXPECT_EQ(buffers.left.size(), 1U);
+}
+
+TEST_F(LayerBridgeTest, ACommandBufferKeepsNoBuffer) {
+    begin();
+    pool = app->command_pool();
+    const auto before = open_fds();
+    const SharedBuffer buffer = import();
+    VkCommandBuffer commands = record(buffer.buffer, VK_ACCESS_TRANSFER_READ_BIT, 0);
+    app->vk.DestroyBuffer(app->device, buffer.buffer, nullptr);
+    app->vk.FreeMemory(app->device, buffer.memory, nullptr);
+    shared.clear();
+    EXPECT_EQ(open_fds(), before);
+    app->vk.FreeCommandBuffers(app->device, pool, 1, &commands);
+}
+
 // ---- Devices ------------------------------------------------------------------------------------
 
 class LayerDeviceTest : public LayerBridgeTest {
