@@ -12,6 +12,7 @@
 
 #include "layer/layer_test.hpp"
 #include "support/allocations.hpp"
+#include "timelines.hpp"
 #include "vulkan/vulkan_layer.hpp"
 
 namespace sluice::test {
@@ -571,7 +572,7 @@ TEST_F(LayerBridgeTest, QueuesMayWaitForBatchesOfEachOther) {
         app->vk.DestroySemaphore(app->device, each, nullptr);
 }
 
-TEST_F(LayerBridgeTest, AHandleThatIsAnothersByNowHoldsNobody) {
+TEST_F(LayerBridgeTest, ATimelineThatIsGoneHoldsNobody) {
     begin();
     import();
     VkSemaphore timeline = app->timeline(), last = app->timeline();
@@ -584,6 +585,23 @@ TEST_F(LayerBridgeTest, AHandleThatIsAnothersByNowHoldsNobody) {
     ASSERT_EQ(signal(last, 1), VK_SUCCESS);
     EXPECT_EQ(buffers.left.size(), 1U);
     app->vk.DestroySemaphore(app->device, last, nullptr);
+}
+
+TEST(LayerTimelinesTest, AHandleThatIsAnothersByNowIsNotTakenForIt) {
+    layer::Timelines timelines(VK_NULL_HANDLE, nullptr);
+    const VkSemaphoreTypeCreateInfo type{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                         .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
+    const VkSemaphoreCreateInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
+                                     .pNext = &type};
+    int place = 0;
+    auto* const handle = reinterpret_cast<VkSemaphore>(&place);
+    timelines.created(handle, info);
+    const auto wait = timelines.wait_of({.semaphore = handle, .value = 5});
+    EXPECT_FALSE(timelines.is_on_its_way(wait));
+    timelines.destroyed(handle);
+    timelines.created(handle, info);
+    EXPECT_TRUE(timelines.is_on_its_way(wait));
+    EXPECT_FALSE(timelines.is_on_its_way(timelines.wait_of({.semaphore = handle, .value = 1})));
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
