@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "chain.hpp"
+#include "immortal.hpp"
 #include "registry.hpp"
 #include "validate.hpp"
 
@@ -16,9 +17,10 @@ namespace {
 using Down = ValidateFunctions;
 using Allocator = const VkAllocationCallbacks*;
 
-Registry<Validation>& validations() {
-    static Registry<Validation> all;
-    return all;
+constinit Immortal<Registry<Validation>> all_validations;
+
+Registry<Validation>& validations() noexcept {
+    return all_validations.value;
 }
 
 template <typename Handle> Validation& checks_of(Handle dispatchable) {

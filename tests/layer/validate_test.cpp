@@ -2,6 +2,7 @@
 // What `validate` says, and what it does not: each message has tests of both.
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -324,6 +325,25 @@ protected:
             const VkBufferImageCopy region{.imageExtent = {32, 32, 1}};
             app->vk.CmdCopyBufferToImage(commands, from, to, VK_IMAGE_LAYOUT_GENERAL, 1, &region);
         };
+    }
+
+    /// Ends the program, and uses and destroys what there is after the destructors of all that was
+    /// made meanwhile.
+    void exit_with_a_device() {
+        static LayerValidateTest* self = nullptr;
+        self = this;
+        (void)std::atexit([] { // what is registered first comes last
+            LayerValidateTest& test = *self;
+            VkBuffer buffer = test.unbound_buffer(VK_BUFFER_USAGE_TRANSFER_SRC_BIT);
+            test.app->vk.DestroyBuffer(test.app->device, buffer, nullptr);
+            test.app->vk.DestroyCommandPool(test.app->device, test.pool, nullptr);
+            test.app->of_instance.DestroyDebugUtilsMessengerEXT(test.app->instance, test.messenger,
+                                                                nullptr);
+            test.app.reset();
+            (void)std::fputs("all of it", stderr);
+        });
+        start();
+        std::exit(0); // NOLINT(concurrency-mt-unsafe): the program's only thread
     }
 
     FakeReservations buffers;
@@ -1238,6 +1258,15 @@ TEST_F(LayerValidateTest, AFdThatMayBeANewOneIsNotDoubted) {
     icd->fail("vkAllocateMemory", VK_ERROR_OUT_OF_HOST_MEMORY, 1);
     EXPECT_EQ(import(kept, page, memory), VK_ERROR_OUT_OF_HOST_MEMORY);
     EXPECT_EQ(said(), nothing) << "this driver does not always keep them";
+}
+
+// ---- The program's end --------------------------------------------------------------------------
+
+TEST_F(LayerValidateTest, DevicesMayBeDestroyedInLateDestructors) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe"); // nothing has been checked in that process
+    log = testing::internal::GetCapturedStderr();
+    EXPECT_EXIT(exit_with_a_device(), testing::ExitedWithCode(0), "^all of it$");
+    testing::internal::CaptureStderr();
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
