@@ -1199,6 +1199,12 @@ TEST_F(LayerValidateTest, AFdThatIsSomethingElseByNow) {
     ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
     const UniqueFd reads(std::move(ends[0])), writes(std::move(ends[1]));
     ASSERT_EQ(reads.get(), number);
+    VkMemoryFdPropertiesKHR properties{.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR};
+    icd->fail("vkGetMemoryFdPropertiesKHR", VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    EXPECT_EQ(app->vk.GetMemoryFdPropertiesKHR(
+                  app->device, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT, number, &properties),
+              VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    EXPECT_EQ(said(), nothing) << "who asks may not know what it is";
     VkDeviceMemory none = VK_NULL_HANDLE;
     EXPECT_EQ(import(number, page, none), VK_ERROR_INVALID_EXTERNAL_HANDLE);
     EXPECT_EQ(said(), fd_reused);
