@@ -791,6 +791,79 @@ TEST_F(LayerValidateTest, WhatComesAfterALateSubmissionIsLateToo) {
     app->vk.DestroySemaphore(app->device, timeline, nullptr);
 }
 
+TEST_F(LayerValidateTest, WhatAnEarlierBatchSignalsIsOnItsWay) {
+    start();
+    VkBuffer buffer = buffer_in(import());
+    VkSemaphore timeline = app->timeline();
+    const auto at = [=](std::uint64_t value) {
+        return VkSemaphoreSubmitInfo{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                     .semaphore = timeline,
+                                     .value = value,
+                                     .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    };
+    const VkSemaphoreSubmitInfo first = at(1);
+    const VkCommandBufferSubmitInfo reads{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                          .commandBuffer = record({read(buffer)})};
+    const std::array batches{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .signalSemaphoreInfoCount = 1,
+                                           .pSignalSemaphoreInfos = &first},
+                             VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .waitSemaphoreInfoCount = 1,
+                                           .pWaitSemaphoreInfos = &first,
+                                           .commandBufferInfoCount = 1,
+                                           .pCommandBufferInfos = &reads}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, batches.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), without_acquire);
+
+    // The same with values in a structure of their own.
+    const std::uint64_t second = 2;
+    const VkTimelineSemaphoreSubmitInfo signalled{
+        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+        .signalSemaphoreValueCount = 1,
+        .pSignalSemaphoreValues = &second};
+    const VkTimelineSemaphoreSubmitInfo waited{.sType =
+                                                   VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                               .waitSemaphoreValueCount = 1,
+                                               .pWaitSemaphoreValues = &second};
+    const VkPipelineStageFlags everything = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    VkBuffer other = buffer_in(import());
+    VkCommandBuffer commands = record({read(other)});
+    const std::array old{VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .pNext = &signalled,
+                                      .signalSemaphoreCount = 1,
+                                      .pSignalSemaphores = &timeline},
+                         VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .pNext = &waited,
+                                      .waitSemaphoreCount = 1,
+                                      .pWaitSemaphores = &timeline,
+                                      .pWaitDstStageMask = &everything,
+                                      .commandBufferCount = 1,
+                                      .pCommandBuffers = &commands}};
+    ASSERT_EQ(app->vk.QueueSubmit(queue, 2, old.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), without_acquire);
+    EXPECT_EQ(app->vk.DeviceWaitIdle(app->device), VK_SUCCESS);
+
+    // A batch that waits for more than has been signalled is as late as ever.
+    VkBuffer late = buffer_in(import());
+    const VkSemaphoreSubmitInfo third = at(3), fourth = at(4);
+    const VkCommandBufferSubmitInfo reads_late{.sType =
+                                                   VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                               .commandBuffer = record({read(late)})};
+    const std::array too_early{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                             .signalSemaphoreInfoCount = 1,
+                                             .pSignalSemaphoreInfos = &third},
+                               VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                             .waitSemaphoreInfoCount = 1,
+                                             .pWaitSemaphoreInfos = &fourth,
+                                             .commandBufferInfoCount = 1,
+                                             .pCommandBufferInfos = &reads_late}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, too_early.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), nothing);
+    ASSERT_EQ(app->submit(app->queue(0, 1), {}, {{timeline, 4}}), VK_SUCCESS);
+    app->vk.DeviceWaitIdle(app->device);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
 TEST_F(LayerValidateTest, ASubmissionThatFailsIsNotCounted) {
     start();
     VkBuffer buffer = buffer_in(import());
