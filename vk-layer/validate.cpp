@@ -708,12 +708,22 @@ void Validation::Submission::executes(VkCommandBuffer commands) {
         of_.ownership.collect(commands, recorded_);
 }
 
-void Validation::Submission::waits_for(VkSemaphore semaphore, std::uint64_t value) {
+void Validation::Submission::waits_for(const SemaphoreAt& at) {
     if (!of_.timelines_.any())
         return;
-    const OpenWait wait = of_.timelines_.wait_of({.semaphore = semaphore, .value = value});
+    // What a batch before this one signals is no later than the waits before that.
+    if (std::ranges::any_of(signals_, [&](const SemaphoreAt& each) {
+            return each.semaphore == at.semaphore && each.value >= at.value;
+        }))
+        return;
+    const OpenWait wait = of_.timelines_.wait_of(at);
     if (!of_.timelines_.is_on_its_way(wait))
         waits_.push_back(wait);
+}
+
+void Validation::Submission::signals(const SemaphoreAt& at) {
+    if (of_.timelines_.any())
+        signals_.push_back(at);
 }
 
 void Validation::Submission::before() {

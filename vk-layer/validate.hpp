@@ -141,12 +141,13 @@ public:
         uses(commands, what, Event::Kind::write);
     }
 
-    /// A submission: what is in it, then `before` it goes down, and `after`.
+    /// A submission: what is in it, batch by batch, then `before` it goes down, and `after`.
     class Submission {
     public:
         Submission(Validation& of, VkQueue queue) noexcept : of_(of), queue_(queue) {}
         void executes(VkCommandBuffer commands);
-        void waits_for(VkSemaphore semaphore, std::uint64_t value);
+        void waits_for(const SemaphoreAt& at);
+        void signals(const SemaphoreAt& at);
         /// Whoever waits for what it signals comes after this, so it must come before the signal
         /// can be waited for.
         void before();
@@ -156,6 +157,7 @@ public:
         Validation& of_;
         VkQueue queue_;
         Ownership::Recorded recorded_;
+        std::vector<SemaphoreAt> signals_; // of the batches so far
         std::vector<OpenWait> waits_;
     };
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "chain.hpp"
+#include "immortal.hpp"
 #include "registry.hpp"
 #include "validate.hpp"
 
@@ -16,9 +17,10 @@ namespace {
 using Down = ValidateFunctions;
 using Allocator = const VkAllocationCallbacks*;
 
-Registry<Validation>& validations() {
-    static Registry<Validation> all;
-    return all;
+constinit Immortal<Registry<Validation>> all_validations;
+
+Registry<Validation>& validations() noexcept {
+    return all_validations.value;
 }
 
 template <typename Handle> Validation& checks_of(Handle dispatchable) {
@@ -415,15 +417,23 @@ constexpr auto CmdWriteBufferMarker2AMD =
 
 // ---- Queues -------------------------------------------------------------------------------------
 
-/// Of structures whose semaphores' values are in one of their own.
+/// Of structures whose semaphores' values are in one of their own. Those without are binary, which
+/// may be waited for only once all is on its way (VUID-vkQueueSubmit-pWaitSemaphores-03238).
+template <typename Info> const VkTimelineSemaphoreSubmitInfo* values_of(const Info& info) {
+    return find_in<VkTimelineSemaphoreSubmitInfo>(info.pNext,
+                                                  VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
+}
 template <typename Info> void waits_of(Validation::Submission& submission, const Info& info) {
-    const auto* values = find_in<VkTimelineSemaphoreSubmitInfo>(
-        info.pNext, VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
-    if (values == nullptr)
-        return;
-    for (std::uint32_t i = 0;
-         i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-        submission.waits_for(info.pWaitSemaphores[i], values->pWaitSemaphoreValues[i]);
+    if (const auto* values = values_of(info))
+        for (std::uint32_t i = 0;
+             i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
+            submission.waits_for({info.pWaitSemaphores[i], values->pWaitSemaphoreValues[i]});
+}
+template <typename Info> void signals_of(Validation::Submission& submission, const Info& info) {
+    if (const auto* values = values_of(info))
+        for (std::uint32_t i = 0;
+             i < std::min(info.signalSemaphoreCount, values->signalSemaphoreValueCount); ++i)
+            submission.signals({info.pSignalSemaphores[i], values->pSignalSemaphoreValues[i]});
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL QueueSubmit(VkQueue queue, std::uint32_t count,
@@ -434,6 +444,7 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueSubmit(VkQueue queue, std::uint32_t count,
         waits_of(submission, info);
         for (VkCommandBuffer each : std::span(info.pCommandBuffers, info.commandBufferCount))
             submission.executes(each);
+        signals_of(submission, info);
     }
     submission.before();
     const VkResult result = of.down.QueueSubmit(queue, count, infos, fence);
@@ -448,9 +459,12 @@ VKAPI_ATTR VkResult VKAPI_CALL submit_2(VkQueue queue, std::uint32_t count,
     Validation::Submission submission(of, queue);
     for (const auto& info : std::span(infos, count)) {
         for (const auto& each : std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount))
-            submission.waits_for(each.semaphore, each.value);
+            submission.waits_for({each.semaphore, each.value});
         for (const auto& each : std::span(info.pCommandBufferInfos, info.commandBufferInfoCount))
             submission.executes(each.commandBuffer);
+        for (const auto& each :
+             std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount))
+            submission.signals({each.semaphore, each.value});
     }
     submission.before();
     const VkResult result = (of.down.*Function)(queue, count, infos, fence);
@@ -474,6 +488,7 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueBindSparse(VkQueue queue, std::uint32_t coun
         bind(info.pBufferBinds, info.bufferBindCount);
         bind(info.pImageOpaqueBinds, info.imageOpaqueBindCount);
         bind(info.pImageBinds, info.imageBindCount);
+        signals_of(submission, info);
     }
     submission.before();
     const VkResult result = of.down.QueueBindSparse(queue, count, infos, fence);

@@ -2,6 +2,7 @@
 // What `validate` says, and what it does not: each message has tests of both.
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -324,6 +325,25 @@ protected:
             const VkBufferImageCopy region{.imageExtent = {32, 32, 1}};
             app->vk.CmdCopyBufferToImage(commands, from, to, VK_IMAGE_LAYOUT_GENERAL, 1, &region);
         };
+    }
+
+    /// Ends the program, and uses and destroys what there is after the destructors of all that was
+    /// made meanwhile.
+    void exit_with_a_device() {
+        static LayerValidateTest* self = nullptr;
+        self = this;
+        (void)std::atexit([] { // what is registered first comes last
+            LayerValidateTest& test = *self;
+            VkBuffer buffer = test.unbound_buffer(VK_BUFFER_USAGE_TRANSFER_SRC_BIT);
+            test.app->vk.DestroyBuffer(test.app->device, buffer, nullptr);
+            test.app->vk.DestroyCommandPool(test.app->device, test.pool, nullptr);
+            test.app->of_instance.DestroyDebugUtilsMessengerEXT(test.app->instance, test.messenger,
+                                                                nullptr);
+            test.app.reset();
+            (void)std::fputs("all of it", stderr);
+        });
+        start();
+        std::exit(0); // NOLINT(concurrency-mt-unsafe): the program's only thread
     }
 
     FakeReservations buffers;
@@ -771,6 +791,79 @@ TEST_F(LayerValidateTest, WhatComesAfterALateSubmissionIsLateToo) {
     app->vk.DestroySemaphore(app->device, timeline, nullptr);
 }
 
+TEST_F(LayerValidateTest, WhatAnEarlierBatchSignalsIsOnItsWay) {
+    start();
+    VkBuffer buffer = buffer_in(import());
+    VkSemaphore timeline = app->timeline();
+    const auto at = [=](std::uint64_t value) {
+        return VkSemaphoreSubmitInfo{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                     .semaphore = timeline,
+                                     .value = value,
+                                     .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    };
+    const VkSemaphoreSubmitInfo first = at(1);
+    const VkCommandBufferSubmitInfo reads{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                          .commandBuffer = record({read(buffer)})};
+    const std::array batches{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .signalSemaphoreInfoCount = 1,
+                                           .pSignalSemaphoreInfos = &first},
+                             VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .waitSemaphoreInfoCount = 1,
+                                           .pWaitSemaphoreInfos = &first,
+                                           .commandBufferInfoCount = 1,
+                                           .pCommandBufferInfos = &reads}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, batches.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), without_acquire);
+
+    // The same with values in a structure of their own.
+    const std::uint64_t second = 2;
+    const VkTimelineSemaphoreSubmitInfo signalled{
+        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+        .signalSemaphoreValueCount = 1,
+        .pSignalSemaphoreValues = &second};
+    const VkTimelineSemaphoreSubmitInfo waited{.sType =
+                                                   VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                               .waitSemaphoreValueCount = 1,
+                                               .pWaitSemaphoreValues = &second};
+    const VkPipelineStageFlags everything = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    VkBuffer other = buffer_in(import());
+    VkCommandBuffer commands = record({read(other)});
+    const std::array old{VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .pNext = &signalled,
+                                      .signalSemaphoreCount = 1,
+                                      .pSignalSemaphores = &timeline},
+                         VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .pNext = &waited,
+                                      .waitSemaphoreCount = 1,
+                                      .pWaitSemaphores = &timeline,
+                                      .pWaitDstStageMask = &everything,
+                                      .commandBufferCount = 1,
+                                      .pCommandBuffers = &commands}};
+    ASSERT_EQ(app->vk.QueueSubmit(queue, 2, old.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), without_acquire);
+    EXPECT_EQ(app->vk.DeviceWaitIdle(app->device), VK_SUCCESS);
+
+    // A batch that waits for more than has been signalled is as late as ever.
+    VkBuffer late = buffer_in(import());
+    const VkSemaphoreSubmitInfo third = at(3), fourth = at(4);
+    const VkCommandBufferSubmitInfo reads_late{.sType =
+                                                   VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                               .commandBuffer = record({read(late)})};
+    const std::array too_early{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                             .signalSemaphoreInfoCount = 1,
+                                             .pSignalSemaphoreInfos = &third},
+                               VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                             .waitSemaphoreInfoCount = 1,
+                                             .pWaitSemaphoreInfos = &fourth,
+                                             .commandBufferInfoCount = 1,
+                                             .pCommandBufferInfos = &reads_late}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, too_early.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(said(), nothing);
+    ASSERT_EQ(app->submit(app->queue(0, 1), {}, {{timeline, 4}}), VK_SUCCESS);
+    app->vk.DeviceWaitIdle(app->device);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
 TEST_F(LayerValidateTest, ASubmissionThatFailsIsNotCounted) {
     start();
     VkBuffer buffer = buffer_in(import());
@@ -1179,6 +1272,12 @@ TEST_F(LayerValidateTest, AFdThatIsSomethingElseByNow) {
     ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
     const UniqueFd reads(std::move(ends[0])), writes(std::move(ends[1]));
     ASSERT_EQ(reads.get(), number);
+    VkMemoryFdPropertiesKHR properties{.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR};
+    icd->fail("vkGetMemoryFdPropertiesKHR", VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    EXPECT_EQ(app->vk.GetMemoryFdPropertiesKHR(
+                  app->device, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT, number, &properties),
+              VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    EXPECT_EQ(said(), nothing) << "who asks may not know what it is";
     VkDeviceMemory none = VK_NULL_HANDLE;
     EXPECT_EQ(import(number, page, none), VK_ERROR_INVALID_EXTERNAL_HANDLE);
     EXPECT_EQ(said(), fd_reused);
@@ -1238,6 +1337,15 @@ TEST_F(LayerValidateTest, AFdThatMayBeANewOneIsNotDoubted) {
     icd->fail("vkAllocateMemory", VK_ERROR_OUT_OF_HOST_MEMORY, 1);
     EXPECT_EQ(import(kept, page, memory), VK_ERROR_OUT_OF_HOST_MEMORY);
     EXPECT_EQ(said(), nothing) << "this driver does not always keep them";
+}
+
+// ---- The program's end --------------------------------------------------------------------------
+
+TEST_F(LayerValidateTest, DevicesMayBeDestroyedInLateDestructors) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe"); // nothing has been checked in that process
+    log = testing::internal::GetCapturedStderr();
+    EXPECT_EXIT(exit_with_a_device(), testing::ExitedWithCode(0), "^all of it$");
+    testing::internal::CaptureStderr();
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
