@@ -352,7 +352,8 @@ void TraceWriter::take_call(const TraceRecord& record) {
 void TraceWriter::take_submission(const TraceRecord& record) {
     Queue& queue = queue_of(record.queue);
     // Where the record of its return was dropped.
-    if (Submission* before = submission_of(queue.current); before != nullptr) {
+    if (Submission* before = submission_of(queue.current);
+        before != nullptr && before->call_goes_on) {
         before->call_goes_on = false;
         before->returned = record.at;
         end_if_over(*before);

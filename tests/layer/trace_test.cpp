@@ -409,6 +409,25 @@ TEST_F(TraceTest, WhatIsDeferredIsHandedOverLater) {
     EXPECT_NEAR(events.slices("submission").at(0).end, us(done), 1);
 }
 
+TEST_F(TraceTest, ACallIsAsLongAsItTookThoughAnotherComesBeforeTheFence) {
+    auto trace = Trace::start(file);
+    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
+    const DmaBuf into = buffer();
+    const SyncFile first = pending(), second = pending();
+    const Deadline begin = Deadline::clock::now();
+    submit(queue, nullptr, nullptr, &into, &first);
+    const Deadline returned = Deadline::clock::now();
+    std::this_thread::sleep_for(20ms); // which is no part of it
+    submit(queue, nullptr, nullptr, &into, &second);
+    signal(first.fd());
+    signal(second.fd());
+    trace.reset();
+
+    const auto submissions = Events(file).slices("submission");
+    ASSERT_EQ(submissions.size(), 2U);
+    EXPECT_LE(submissions[0].args.at("call_us"), us(returned) - us(begin) + 1);
+}
+
 TEST_F(TraceTest, WhatIsStillPendingAtTheEndSaysSo) {
     auto trace = Trace::start(file);
     QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
