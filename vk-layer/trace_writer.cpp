@@ -413,14 +413,16 @@ void TraceWriter::take_wait(TraceRecord&& record) {
 }
 
 void TraceWriter::take_left(const TraceRecord& record) {
-    Submission* of = submission_of(record.submission);
-    if (of == nullptr)
+    if (submission_of(record.submission) == nullptr)
         return;
     Buffer& buffer = buffer_of(record.buffer);
     // A wait for one of those that are over may still be among the records to come.
     std::erase_if(buffer.holds,
                   [&](const Hold& each) { return each.end && *each.end < record.at - 1s; });
     Lane& lane = take_lane(buffer.track, record.at);
+    Submission* of = submission_of(record.submission); // which may have ended there
+    if (of == nullptr)
+        return;
     begin_slice(lane, held_name, hand_over, record.at,
                 Members()
                     .text("queue", of->queue->track.name)

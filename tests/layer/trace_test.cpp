@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the layer writes of submissions and dma-bufs, as Chrome and Perfetto read it.
 #include "trace.hpp"
+#include "trace_writer.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -46,6 +47,8 @@ using layer::DeviceTrace;
 using layer::QueueTrace;
 using layer::SubmissionTrace;
 using layer::Trace;
+using layer::TraceRecord;
+using layer::TraceWriter;
 
 std::string contents(const std::string& path) {
     std::ifstream file(path);
@@ -426,6 +429,37 @@ TEST_F(TraceTest, ACallIsAsLongAsItTookThoughAnotherComesBeforeTheFence) {
     const auto submissions = Events(file).slices("submission");
     ASSERT_EQ(submissions.size(), 2U);
     EXPECT_LE(submissions[0].args.at("call_us"), us(returned) - us(begin) + 1);
+}
+
+// What goes on in a buffer is looked at again when something more begins there, and that may be the
+// end of the submission that it is about.
+TEST_F(TraceTest, ASubmissionMayEndWhileItIsLookedAt) {
+    std::atomic<int> followed = 1;
+    TraceWriter writer(file, followed);
+    ASSERT_EQ(writer.open(), layer::TraceFile::Opened::fresh);
+    const DmaBuf shared = buffer();
+    const SyncFile theirs = pending();
+    const auto take = [&](TraceRecord::Kind kind, SyncFile fence = SyncFile::signalled()) {
+        TraceRecord record;
+        record.kind = kind;
+        record.submission = record.queue = 1;
+        record.buffer = shared.inode();
+        record.at = Deadline::clock::now();
+        record.function = "vkQueueSubmit2";
+        record.fence = std::move(fence);
+        writer.take(std::move(record));
+    };
+    take(TraceRecord::Kind::submission);
+    take(TraceRecord::Kind::wait, theirs.duplicate().value());
+    take(TraceRecord::Kind::returned); // that it is deferred was dropped
+    signal(theirs.fd());
+    take(TraceRecord::Kind::left);
+    take(TraceRecord::Kind::done);
+    writer.flush(1);
+    writer.close();
+    const Events events(file);
+    EXPECT_EQ(events.slices("submission").size(), 1U);
+    EXPECT_TRUE(events.slices("fence pending").empty());
 }
 
 TEST_F(TraceTest, WhatIsStillPendingAtTheEndSaysSo) {
