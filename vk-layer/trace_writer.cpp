@@ -185,10 +185,10 @@ void TraceFile::flush() noexcept {
             continue;
         if (now <= 0) {
             give_up(sys::errno_text(errno) + "; it ends there");
-            // No half event, and room for the end.
+            // No half event, and room for the end of what has begun.
             if (const auto whole = text.rfind(",\n", written); whole != std::string::npos)
                 end_ += static_cast<off_t>(whole);
-            if (ftruncate(fd_.get(), end_) == 0)
+            if (ftruncate(fd_.get(), end_) == 0 && end_ > 0)
                 (void)pwrite(fd_.get(), end_of_array.data(), end_of_array.size(), end_);
             fd_ = UniqueFd();
             return;

@@ -745,6 +745,17 @@ TEST_F(TraceTest, AFullDiskEndsTheTraceAndNothingElse) {
     EXPECT_FALSE(left.is_discarded()) << "whole events, and the end";
 }
 
+TEST_F(TraceTest, ADiskThatIsFullFromTheStartLeavesNoHalfArray) {
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit small{.rlim_cur = 16, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    auto trace = Trace::start(file, {.period = 1ms}); // its thread has no signals
+    trace.reset();
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_EQ(contents(file), "");
+}
+
 // ---- In the layer -------------------------------------------------------------------------------
 
 /// An application over a driver that is made up, with a trace.
