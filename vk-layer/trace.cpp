@@ -2,7 +2,6 @@
 #include "trace.hpp"
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/sync_file_adopt.hpp"
+#include "quiet_thread.hpp"
 #include "report.hpp"
 #include "trace_writer.hpp"
 
@@ -81,18 +81,12 @@ bool Trace::begin() noexcept {
     if (opened == TraceFile::Opened::fresh)
         queues_ = devices_ = 0;
     stop_ = false;
-    // The application's handlers of signals are not to run in our thread.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        thread_ = std::thread([this] { run(); });
-        running_ = true;
-    } catch (const std::system_error& error) {
-        warn(std::string("no trace is written: no thread for it: ") + error.what());
+    thread_ = quiet_thread([this] { run(); });
+    running_ = thread_.joinable();
+    if (!running_) {
+        warn("no trace is written: no thread can be started for it");
         writer_->close();
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return running_;
 }
 
