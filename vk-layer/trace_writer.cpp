@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -99,16 +100,16 @@ bool untouched(const struct stat& a, const struct stat& b) noexcept {
 
 // ---- The file -----------------------------------------------------------------------------------
 
-TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) noexcept {
+TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) {
     // Not to wait for a FIFO's other end.
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666));
     struct stat status {};
     if (!fd || fstat(fd.get(), &status) != 0) {
-        give_up(sys::errno_text(errno));
+        give_up(errno, {});
         return Opened::no;
     }
     if (!S_ISREG(status.st_mode)) {
-        give_up("is no regular file");
+        give_up(0, "is no regular file");
         return Opened::no;
     }
     // A lock of this process, which a child does not inherit. Where a filesystem has no locks, who
@@ -120,25 +121,25 @@ TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) noexcept 
         busy = true;
         return Opened::no;
     }
+    name_ = path;
     const bool again = closed_ && untouched(status, is_);
     if (!again) {
         end_ = 0;
         first_ = true;
     }
     if (ftruncate(fd.get(), end_) != 0) {
-        give_up(sys::errno_text(errno));
+        give_up(errno, {});
         return Opened::no;
     }
     closed_ = false;
     is_ = status;
     fd_ = std::move(fd);
-    name_ = path;
     if (!again)
         text_ = "[";
     return again ? Opened::again : Opened::fresh;
 }
 
-TraceFile::Opened TraceFile::open() noexcept {
+TraceFile::Opened TraceFile::open() {
     bool busy = false;
     // Where it was the last time, which is the other name if somebody had taken the first.
     struct stat status {};
@@ -149,16 +150,23 @@ TraceFile::Opened TraceFile::open() noexcept {
     busy = false;
     const Opened own = open(path_ + "." + std::to_string(getpid()), busy);
     if (busy)
-        give_up("another process writes to it");
+        give_up(0, "another process writes to it");
     return own;
 }
 
-void TraceFile::give_up(const std::string& why) noexcept {
-    if (!std::exchange(told_, true))
-        warn("the trace is not written to " + quoted(path_) + ": " + why);
+void TraceFile::give_up(int error, std::string_view why) noexcept {
+    if (std::exchange(told_, true))
+        return;
+    try {
+        warn("the trace is not written to " + quoted(path_) + ": " +
+             (error != 0 ? sys::errno_text(error) : std::string()) + std::string(why));
+    } catch (const std::bad_alloc&) {
+        warn("a trace is not written, and there is no memory for why");
+    }
 }
 
 void TraceFile::add(std::string_view event) {
+    text_.reserve(text_.size() + event.size() + 2); // all of it, or nothing
     text_ += std::exchange(first_, false) ? "\n" : ",\n";
     text_ += event;
 }
@@ -168,7 +176,7 @@ bool TraceFile::is_ours() noexcept {
     struct stat status {};
     if (!fd_ || (fstat(fd_.get(), &status) == 0 && same_file(status, is_)))
         return static_cast<bool>(fd_);
-    give_up("somebody has closed its fd");
+    give_up(0, "somebody has closed its fd");
     (void)fd_.release();
     return false;
 }
@@ -184,7 +192,7 @@ void TraceFile::flush() noexcept {
         if (now < 0 && errno == EINTR)
             continue;
         if (now <= 0) {
-            give_up(sys::errno_text(errno) + "; it ends there");
+            give_up(errno, "; it ends there");
             // No half event, and room for the end of what has begun.
             if (const auto whole = text.rfind(",\n", written); whole != std::string::npos)
                 end_ += static_cast<off_t>(whole);
@@ -289,8 +297,8 @@ void TraceWriter::end_slice(Lane& lane, std::string_view name, std::string_view 
 // ---- Records ------------------------------------------------------------------------------------
 
 TraceFile::Opened TraceWriter::open() {
-    const TraceFile::Opened opened = file_.open();
     process_ = getpid();
+    const TraceFile::Opened opened = file_.open();
     if (opened == TraceFile::Opened::fresh) {
         queues_.clear();
         buffers_.clear();

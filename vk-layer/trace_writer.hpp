@@ -42,7 +42,7 @@ public:
     enum class Opened : std::uint8_t { no, fresh, again };
     /// Begins the file anew; `again` where it is as this object has closed it, and goes on. Where
     /// another process writes to it just now, it is `PATH.PID` instead. A failure is told, once.
-    Opened open() noexcept;
+    Opened open();
 
     /// One more event, an object.
     void add(std::string_view event);
@@ -51,9 +51,10 @@ public:
     void close() noexcept;
 
 private:
-    [[nodiscard]] Opened open(const std::string& path, bool& busy) noexcept;
+    [[nodiscard]] Opened open(const std::string& path, bool& busy);
     [[nodiscard]] bool is_ours() noexcept;
-    void give_up(const std::string& why) noexcept;
+    /// \param error an errno, or 0.
+    void give_up(int error, std::string_view why) noexcept;
 
     const std::string path_;
     std::string name_; // the one that was opened
@@ -66,7 +67,10 @@ private:
     bool closed_ = false;
 };
 
-/// Puts records together to events. Threads: one at a time.
+/// Puts records together to events. Where it throws std::bad_alloc, nothing but `end_file` is left
+/// to be called.
+///
+/// Threads: one at a time.
 class TraceWriter {
 public:
     /// \param followed how many fences are; one less for each that is let go of here.
@@ -81,6 +85,8 @@ public:
     void flush(std::uint64_t dropped);
     /// Ends what goes on, and the file.
     void close();
+    /// The file alone.
+    void end_file() noexcept { file_.close(); }
 
 private:
     /// A row of slices that do not overlap but by nesting, as Perfetto wants them.

@@ -756,6 +756,70 @@ TEST_F(TraceTest, ADiskThatIsFullFromTheStartLeavesNoHalfArray) {
     EXPECT_EQ(contents(file), "");
 }
 
+TEST_F(TraceTest, WithoutMemoryForItThereIsNone) {
+    testing::internal::CaptureStderr();
+    int failures = 0;
+    for (int nth = 1;; ++nth) {
+        const std::string own =
+            folder / ("long enough to need memory of its own " + std::to_string(nth));
+        fail_allocation(nth);
+        auto trace = Trace::start(own);
+        if (fail_allocation(0)) {
+            EXPECT_NE(trace, nullptr);
+            break;
+        }
+        ++failures;
+        trace.reset();
+        // It is not for ever.
+        auto again = Trace::start(own);
+        EXPECT_NE(again, nullptr) << nth;
+        again.reset();
+        const Json left = Json::parse(contents(own), nullptr, false);
+        EXPECT_FALSE(left.is_discarded()) << nth;
+    }
+    EXPECT_GE(failures, 5);
+    const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_NE(told.find("no trace is written"), std::string::npos) << told;
+}
+
+TEST_F(TraceTest, WhoWritesGivesUpWithoutMemory) {
+    std::atomic<int> nth = 0; // of the thread that writes, from when it has named the process
+    libc->fstat = [&nth, of = std::this_thread::get_id()](int fd, struct stat* status) {
+        if (std::this_thread::get_id() != of)
+            if (const int now = nth.exchange(0); now != 0)
+                fail_allocation(now);
+        return fstatat(fd, "", status, AT_EMPTY_PATH);
+    };
+    int given_up = 0;
+    for (int each = 1; each <= 60; ++each) {
+        const std::string own = file + std::to_string(each);
+        testing::internal::CaptureStderr();
+        nth = each;
+        auto trace = Trace::start(own, {.period = 1ms});
+        while (nth != 0)
+            std::this_thread::yield();
+        DeviceTrace device(trace.get());
+        QueueTrace queue = device.queue(0, 0);
+        const DmaBuf into = buffer();
+        device.imported(into.duplicate().value());
+        const SyncFile done = SyncFile::signalled();
+        for (int i = 0; i < 3; ++i) {
+            submit(queue, nullptr, nullptr, &into, &done);
+            const auto call = queue.call(std::span<const VkSubmitInfo2>());
+        }
+        trace.reset();
+        const std::string told = testing::internal::GetCapturedStderr();
+        EXPECT_LE(std::ranges::count(told, '\n'), 1) << told;
+        const Json left = Json::parse(contents(own), nullptr, false);
+        EXPECT_FALSE(left.is_discarded()) << each << contents(own);
+        if (told.find("no memory") == std::string::npos)
+            continue;
+        ++given_up;
+        EXPECT_EQ(Trace::start(own), nullptr);
+    }
+    EXPECT_GE(given_up, 20);
+}
+
 // ---- In the layer -------------------------------------------------------------------------------
 
 /// An application over a driver that is made up, with a trace.
