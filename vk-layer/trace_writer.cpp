@@ -22,6 +22,9 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::nanoseconds;
 
+// More than any application has at a time: older ones are those of which we missed the end.
+constexpr std::size_t most_buffers = 1024, most_submissions = 1024;
+
 constexpr std::string_view end_of_array = "\n]\n";
 
 // The slices' names, which an event that ends one repeats.
@@ -317,12 +320,45 @@ TraceWriter::Queue& TraceWriter::queue_of(std::uint32_t number) {
 }
 
 TraceWriter::Buffer& TraceWriter::buffer_of(std::uint64_t inode) {
+    if (buffers_.size() >= most_buffers && !buffers_.contains(inode))
+        forget_a_buffer();
     Buffer& buffer = buffers_[inode];
+    buffer.last_use = ++uses_;
     if (buffer.track.name.empty())
         buffer.track = {.name = "buffer " + std::to_string(inode),
-                        .order = (std::uint64_t{1} << 20U) + buffers_.size(), // below the queues
+                        .order = (std::uint64_t{1} << 20U) + threads_, // below the queues
                         .lanes = {}};
     return buffer;
+}
+
+/// The one that has not been used for longest. Should it come again, it has a further row.
+void TraceWriter::forget_a_buffer() {
+    auto oldest = buffers_.end();
+    for (auto each = buffers_.begin(); each != buffers_.end(); ++each) {
+        const Buffer& buffer = each->second;
+        if (std::ranges::any_of(buffer.track.lanes, &Lane::open) ||
+            !std::ranges::all_of(buffer.holds,
+                                 [](const Hold& hold) { return hold.end.has_value(); }))
+            continue;
+        if (oldest == buffers_.end() || buffer.last_use < oldest->second.last_use)
+            oldest = each;
+    }
+    if (oldest != buffers_.end())
+        buffers_.erase(oldest);
+}
+
+/// The oldest that is deferred: what was told of its fence has been dropped, if anything was.
+void TraceWriter::give_up_a_hand_over() {
+    Submission* oldest = nullptr;
+    for (auto& [id, each] : submissions_)
+        if (each.deferred && !each.call_goes_on && each.waits == 0 &&
+            (oldest == nullptr || id < oldest->id))
+            oldest = &each;
+    if (oldest == nullptr)
+        return;
+    oldest->deferred = false;
+    oldest->unfinished = true;
+    end_if_over(*oldest);
 }
 
 TraceWriter::Submission* TraceWriter::submission_of(std::uint64_t id) {
@@ -367,6 +403,8 @@ void TraceWriter::take_submission(const TraceRecord& record) {
         end_if_over(*before);
     }
     queue.current = record.submission;
+    if (submissions_.size() >= most_submissions)
+        give_up_a_hand_over();
     Submission& made = submissions_[record.submission];
     made.id = record.submission;
     made.queue = &queue;

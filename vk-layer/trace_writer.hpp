@@ -110,7 +110,8 @@ private:
     };
     struct Buffer {
         Track track;
-        std::list<Hold> holds; // which stay where they are
+        std::list<Hold> holds;      // which stay where they are
+        std::uint64_t last_use = 0; // a count of all uses
     };
     struct Queue {
         Track track;
@@ -166,6 +167,8 @@ private:
 
     Queue& queue_of(std::uint32_t number);
     Buffer& buffer_of(std::uint64_t inode);
+    void forget_a_buffer();
+    void give_up_a_hand_over();
     Submission* submission_of(std::uint64_t id);
 
     void take_buffer(const TraceRecord& record);
@@ -189,6 +192,7 @@ private:
     pid_t process_ = 0;
     std::uint32_t threads_ = 0; // whose numbers are taken
     std::uint64_t flows_ = 0;
+    std::uint64_t uses_ = 0; // of buffers
     std::uint64_t dropped_ = 0;
     std::map<std::uint32_t, Queue> queues_;
     std::map<std::uint64_t, Buffer> buffers_;

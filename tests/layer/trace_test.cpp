@@ -462,6 +462,43 @@ TEST_F(TraceTest, ASubmissionMayEndWhileItIsLookedAt) {
     EXPECT_TRUE(events.slices("fence pending").empty());
 }
 
+TEST_F(TraceTest, WhatIsOverIsForgotten) {
+    std::atomic<int> followed = 0;
+    TraceWriter writer(file, followed);
+    ASSERT_EQ(writer.open(), layer::TraceFile::Opened::fresh);
+    std::uint64_t number = 0;
+    const auto take = [&](TraceRecord::Kind kind) {
+        TraceRecord record;
+        record.kind = kind;
+        record.buffer = record.submission = number;
+        record.queue = 1;
+        record.at = Deadline::clock::now();
+        record.function = "vkQueueSubmit2";
+        writer.take(std::move(record));
+    };
+    // Buffers come and go, and of every other submission nobody hears again.
+    const auto use = [&](int count) {
+        for (int i = 0; i < count; ++i) {
+            ++number;
+            take(TraceRecord::Kind::imported);
+            take(TraceRecord::Kind::submission);
+            take(TraceRecord::Kind::deferred);
+            take(TraceRecord::Kind::returned);
+            if (number % 2 == 0) {
+                take(TraceRecord::Kind::left);
+                take(TraceRecord::Kind::done);
+            }
+            writer.flush(0);
+        }
+        return live_bytes();
+    };
+    const std::ptrdiff_t before = use(2200);
+    EXPECT_LE(use(1200), before + 65536);
+    writer.close();
+    const Events events(file);
+    EXPECT_EQ(events.slices("submission").size(), 3400U);
+}
+
 TEST_F(TraceTest, WhatIsStillPendingAtTheEndSaysSo) {
     auto trace = Trace::start(file);
     QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
@@ -946,6 +983,23 @@ TEST_F(LayerTraceTest, ADeferredHandOverIsThere) {
     const auto held = events.slices("fence pending", "buffer " + std::to_string(inode));
     ASSERT_EQ(held.size(), 1U);
     EXPECT_GE(held[0].begin, us(before) - 1);
+}
+
+TEST_F(LayerTraceTest, AHandOverThatFailsEndsItsSubmission) {
+    VkQueue queue = app->queue();
+    import();
+    VkSemaphore timeline = app->timeline();
+    ASSERT_EQ(app->submit(queue, {{timeline, 1}}, {}), VK_SUCCESS);
+    icd->fail("vkGetSemaphoreFdKHR", VK_ERROR_TOO_MANY_OBJECTS);
+    const VkSemaphoreSignalInfo signal{
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = timeline, .value = 1};
+    ASSERT_EQ(app->vk.SignalSemaphore(app->device, &signal), VK_SUCCESS);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+    end();
+    const auto submission = Events(file).slices("submission");
+    ASSERT_EQ(submission.size(), 1U);
+    EXPECT_FALSE(submission[0].args.contains("unfinished"));
 }
 
 } // namespace
