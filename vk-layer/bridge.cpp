@@ -382,6 +382,7 @@ void Bridge::hand_over(Bracket& bracket, std::span<const Part> parts) {
         report_.once(Trouble::hand_over, "vkGetSemaphoreFdKHR failed: who uses the buffers of a "
                                          "submission next does not wait for it");
         bracket.lost = true;
+        bracket.trace.done_by(SyncFile::signalled()); // nobody can tell when
         bracket.handed.store(true, std::memory_order_release);
         return;
     }

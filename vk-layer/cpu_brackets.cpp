@@ -4,17 +4,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <iterator>
 #include <new>
 #include <string>
-#include <system_error>
 #include <utility>
 
 #include <linux/dma-buf.h>
 #include <sys/mman.h>
 
 #include "core/sys.hpp"
+#include "quiet_thread.hpp"
 #include "report.hpp"
 
 namespace sluice::layer {
@@ -68,10 +67,8 @@ CpuBrackets::~CpuBrackets() {
         changed_.notify_one();
         thread_.join();
     }
-    for (const Late& each : late_) {
+    for (const Late& each : late_)
         close(each.buffers);
-        vk_.DestroyFence(device_, each.fence, nullptr);
-    }
     for (VkFence each : fences_)
         vk_.DestroyFence(device_, each, nullptr);
 }
@@ -108,29 +105,39 @@ void CpuBrackets::end(Queue& queue) noexcept {
 VkFence CpuBrackets::take_fence() noexcept {
     {
         const std::scoped_lock held(lock_);
-        if (!fences_.empty()) {
-            VkFence fence = fences_.back();
-            fences_.pop_back();
+        if (!free_.empty()) {
+            VkFence fence = free_.back();
+            free_.pop_back();
             return fence;
         }
     }
     const VkFenceCreateInfo info{
         .sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO, .pNext = nullptr, .flags = 0};
     VkFence made = VK_NULL_HANDLE; // what a call that fails leaves there is no handle
-    return vk_.CreateFence(device_, &info, nullptr, &made) == VK_SUCCESS ? made : VK_NULL_HANDLE;
+    if (vk_.CreateFence(device_, &info, nullptr, &made) != VK_SUCCESS)
+        return VK_NULL_HANDLE;
+    try {
+        const std::scoped_lock held(lock_);
+        free_.reserve(fences_.size() + 1); // so that giving one back needs no memory
+        fences_.push_back(made);
+        return made;
+    } catch (const std::bad_alloc&) {
+        vk_.DestroyFence(device_, made, nullptr);
+        return VK_NULL_HANDLE;
+    }
 }
 
 void CpuBrackets::give_back(VkFence fence) noexcept {
-    try {
-        if (vk_.ResetFences(device_, 1, &fence) == VK_SUCCESS) {
-            const std::scoped_lock held(lock_);
-            fences_.push_back(fence);
-            return;
-        }
-    } catch (const std::bad_alloc&) {
-        // The next one is made anew.
+    const bool again = vk_.ResetFences(device_, 1, &fence) == VK_SUCCESS;
+    {
+        const std::scoped_lock held(lock_);
+        if (again)
+            free_.push_back(fence);
+        else
+            std::erase(fences_, fence);
     }
-    vk_.DestroyFence(device_, fence, nullptr);
+    if (!again)
+        vk_.DestroyFence(device_, fence, nullptr);
 }
 
 void CpuBrackets::end_when_done(Queue& queue, bool slow) noexcept {
@@ -173,20 +180,11 @@ void CpuBrackets::leave_to_thread(Late& late) {
         const std::scoped_lock held(lock_);
         late_.push_back(std::move(late));
         late_.back().queue->late.fetch_add(1, std::memory_order_relaxed);
-        if (!thread_.joinable()) {
-            // The application's signals are its own.
-            sigset_t all{}, before{};
-            sigfillset(&all);
-            pthread_sigmask(SIG_SETMASK, &all, &before);
-            try {
-                thread_ = std::thread([this] { run(); });
-            } catch (const std::system_error&) {
-                say_once(Trouble::thread,
-                         "no thread can be started: DMA_BUF_IOCTL_SYNC END of some "
-                         "submissions comes when the device is destroyed");
-            }
-            pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        }
+        if (!thread_.joinable())
+            thread_ = quiet_thread([this] { run(); });
+        if (!thread_.joinable())
+            say_once(Trouble::thread, "no thread can be started: DMA_BUF_IOCTL_SYNC END of some "
+                                      "submissions comes when the device is destroyed");
     }
     changed_.notify_one();
 }

@@ -104,8 +104,9 @@ private:
     VkDevice device_;
     FenceFunctions vk_;
     std::atomic<bool> told_[static_cast<std::size_t>(Trouble::count_)]{};
-    std::mutex lock_; // never held across a call of the driver's
-    std::vector<VkFence> fences_;
+    std::mutex lock_;             // never held across a call of the driver's
+    std::vector<VkFence> fences_; // all of them: one that is pending cannot be destroyed before
+    std::vector<VkFence> free_;   // with room for all
     std::vector<Late> late_;
     bool stop_ = false;
     std::condition_variable changed_;

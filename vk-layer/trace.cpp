@@ -2,10 +2,10 @@
 #include "trace.hpp"
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <new>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "core/sync_file_adopt.hpp"
+#include "immortal.hpp"
+#include "quiet_thread.hpp"
 #include "report.hpp"
 #include "trace_writer.hpp"
 
@@ -28,9 +30,9 @@ struct Traces {
     std::map<std::string, std::unique_ptr<Trace>> all;
 };
 
-Traces& traces() {
-    static auto* const all = new Traces;
-    return *all;
+Traces& traces() noexcept {
+    static Immortal<Traces> all;
+    return all.value;
 }
 
 /// Sees to what an application leaves that ends without destroying its instance.
@@ -56,8 +58,19 @@ Trace::Trace(const std::string& file, const Options& options)
 Trace::~Trace() = default;
 
 std::shared_ptr<Trace> Trace::start(const std::string& file, const Options& options) noexcept {
-    if (file.empty())
-        return nullptr;
+    try {
+        // Without the lock, which who leaves takes: he does where there is no memory for the
+        // pointer.
+        if (Trace* const trace = file.empty() ? nullptr : enter(file, options); trace != nullptr)
+            return {trace, [](Trace* each) { each->leave(); }};
+    } catch (const std::bad_alloc&) {
+        warn("no trace is written: there is no memory for it");
+    }
+    return nullptr;
+}
+
+/// Makes the caller one of its users, where there is one.
+Trace* Trace::enter(const std::string& file, const Options& options) {
     std::error_code error;
     auto path = std::filesystem::weakly_canonical(std::filesystem::absolute(file, error), error);
     Traces& known = traces();
@@ -71,28 +84,30 @@ std::shared_ptr<Trace> Trace::start(const std::string& file, const Options& opti
     if (!trace->running_ && !trace->begin())
         return nullptr;
     ++trace->users_;
-    return {trace.get(), [](Trace* each) { each->leave(); }};
+    return trace.get();
 }
 
-bool Trace::begin() noexcept {
-    const TraceFile::Opened opened = writer_->open();
+bool Trace::begin() {
+    if (!writer_)
+        return false;
+    TraceFile::Opened opened = TraceFile::Opened::no;
+    try {
+        opened = writer_->open();
+    } catch (const std::bad_alloc&) {
+        writer_->end_file();
+        throw;
+    }
     if (opened == TraceFile::Opened::no)
         return false;
     if (opened == TraceFile::Opened::fresh)
         queues_ = devices_ = 0;
     stop_ = false;
-    // The application's handlers of signals are not to run in our thread.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        thread_ = std::thread([this] { run(); });
-        running_ = true;
-    } catch (const std::system_error& error) {
-        warn(std::string("no trace is written: no thread for it: ") + error.what());
-        writer_->close();
+    thread_ = quiet_thread([this] { run(); });
+    running_ = thread_.joinable();
+    if (!running_) {
+        warn("no trace is written: no thread can be started for it");
+        writer_->end_file();
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return running_;
 }
 
@@ -129,21 +144,31 @@ void Trace::run() noexcept {
     std::unique_lock held(lock_);
     while (!stop_) {
         held.unlock();
-        write_all();
+        write_all(false);
         held.lock();
         wake_.wait_for(held, options_.period, [this] { return stop_; });
     }
     held.unlock();
-    write_all();
-    writer_->close();
+    write_all(true);
 }
 
-void Trace::write_all() noexcept {
+void Trace::write_all(bool last) noexcept {
     TraceRecord record;
-    while (ring_.pop(record))
-        writer_->take(std::move(record));
-    writer_->look();
-    writer_->flush(dropped_.load(std::memory_order_relaxed));
+    try {
+        while (ring_.pop(record))
+            if (writer_)
+                writer_->take(std::move(record));
+        if (!writer_)
+            return;
+        writer_->look();
+        writer_->flush(dropped_.load(std::memory_order_relaxed));
+        if (last)
+            writer_->close();
+    } catch (const std::bad_alloc&) {
+        warn("a trace ends early: there is no memory for it");
+        writer_->end_file();
+        writer_.reset();
+    }
 }
 
 // ---- Those who tell -----------------------------------------------------------------------------

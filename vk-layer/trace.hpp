@@ -80,10 +80,10 @@ public:
         int fences = 256;                     ///< How many are followed at a time, one fd each.
     };
 
-    /// The trace to \p file for as long as the result is held, null where \p file is empty or
-    /// cannot be written, which is told. All who ask for one file in a process share one trace, and
-    /// who asks again writes on; with the \p options of who was first. What is still unwritten when
-    /// the last one lets go, or the program ends, is written then.
+    /// The trace to \p file for as long as the result is held, null where \p file is empty, cannot
+    /// be written, or was given up for lack of memory, which is told. All who ask for one file in a
+    /// process share one trace, and who asks again writes on; with the \p options of who was first.
+    /// What is still unwritten when the last one lets go, or the program ends, is written then.
     [[nodiscard]] static std::shared_ptr<Trace> start(const std::string& file,
                                                       const Options& options) noexcept;
     [[nodiscard]] static std::shared_ptr<Trace> start(const std::string& file) noexcept {
@@ -110,15 +110,16 @@ public:
     static void finish_all() noexcept;
 
 private:
-    bool begin() noexcept;
+    [[nodiscard]] static Trace* enter(const std::string& file, const Options& options);
+    bool begin();
     void finish() noexcept;
     void leave() noexcept;
     void run() noexcept;
-    void write_all() noexcept;
+    void write_all(bool last) noexcept;
 
     const Options options_;
     const pid_t owner_;
-    std::unique_ptr<TraceWriter> writer_; // the thread's while that runs
+    std::unique_ptr<TraceWriter> writer_; // the thread's while that runs; null once it gave up
     TraceRing<TraceRecord> ring_;
     std::atomic<std::uint64_t> dropped_ = 0;
     std::atomic<int> followed_ = 0;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -20,6 +21,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using std::chrono::nanoseconds;
+
+// More than any application has at a time: older ones are those of which we missed the end.
+constexpr std::size_t most_buffers = 1024, most_submissions = 1024;
 
 constexpr std::string_view end_of_array = "\n]\n";
 
@@ -99,16 +103,16 @@ bool untouched(const struct stat& a, const struct stat& b) noexcept {
 
 // ---- The file -----------------------------------------------------------------------------------
 
-TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) noexcept {
+TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) {
     // Not to wait for a FIFO's other end.
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666));
     struct stat status {};
     if (!fd || fstat(fd.get(), &status) != 0) {
-        give_up(sys::errno_text(errno));
+        give_up(errno, {});
         return Opened::no;
     }
     if (!S_ISREG(status.st_mode)) {
-        give_up("is no regular file");
+        give_up(0, "is no regular file");
         return Opened::no;
     }
     // A lock of this process, which a child does not inherit. Where a filesystem has no locks, who
@@ -120,25 +124,25 @@ TraceFile::Opened TraceFile::open(const std::string& path, bool& busy) noexcept 
         busy = true;
         return Opened::no;
     }
+    name_ = path;
     const bool again = closed_ && untouched(status, is_);
     if (!again) {
         end_ = 0;
         first_ = true;
     }
     if (ftruncate(fd.get(), end_) != 0) {
-        give_up(sys::errno_text(errno));
+        give_up(errno, {});
         return Opened::no;
     }
     closed_ = false;
     is_ = status;
     fd_ = std::move(fd);
-    name_ = path;
     if (!again)
         text_ = "[";
     return again ? Opened::again : Opened::fresh;
 }
 
-TraceFile::Opened TraceFile::open() noexcept {
+TraceFile::Opened TraceFile::open() {
     bool busy = false;
     // Where it was the last time, which is the other name if somebody had taken the first.
     struct stat status {};
@@ -149,16 +153,23 @@ TraceFile::Opened TraceFile::open() noexcept {
     busy = false;
     const Opened own = open(path_ + "." + std::to_string(getpid()), busy);
     if (busy)
-        give_up("another process writes to it");
+        give_up(0, "another process writes to it");
     return own;
 }
 
-void TraceFile::give_up(const std::string& why) noexcept {
-    if (!std::exchange(told_, true))
-        warn("the trace is not written to " + quoted(path_) + ": " + why);
+void TraceFile::give_up(int error, std::string_view why) noexcept {
+    if (std::exchange(told_, true))
+        return;
+    try {
+        warn("the trace is not written to " + quoted(path_) + ": " +
+             (error != 0 ? sys::errno_text(error) : std::string()) + std::string(why));
+    } catch (const std::bad_alloc&) {
+        warn("a trace is not written, and there is no memory for why");
+    }
 }
 
 void TraceFile::add(std::string_view event) {
+    text_.reserve(text_.size() + event.size() + 2); // all of it, or nothing
     text_ += std::exchange(first_, false) ? "\n" : ",\n";
     text_ += event;
 }
@@ -168,7 +179,7 @@ bool TraceFile::is_ours() noexcept {
     struct stat status {};
     if (!fd_ || (fstat(fd_.get(), &status) == 0 && same_file(status, is_)))
         return static_cast<bool>(fd_);
-    give_up("somebody has closed its fd");
+    give_up(0, "somebody has closed its fd");
     (void)fd_.release();
     return false;
 }
@@ -184,11 +195,11 @@ void TraceFile::flush() noexcept {
         if (now < 0 && errno == EINTR)
             continue;
         if (now <= 0) {
-            give_up(sys::errno_text(errno) + "; it ends there");
-            // No half event, and room for the end.
+            give_up(errno, "; it ends there");
+            // No half event, and room for the end of what has begun.
             if (const auto whole = text.rfind(",\n", written); whole != std::string::npos)
                 end_ += static_cast<off_t>(whole);
-            if (ftruncate(fd_.get(), end_) == 0)
+            if (ftruncate(fd_.get(), end_) == 0 && end_ > 0)
                 (void)pwrite(fd_.get(), end_of_array.data(), end_of_array.size(), end_);
             fd_ = UniqueFd();
             return;
@@ -289,8 +300,8 @@ void TraceWriter::end_slice(Lane& lane, std::string_view name, std::string_view 
 // ---- Records ------------------------------------------------------------------------------------
 
 TraceFile::Opened TraceWriter::open() {
-    const TraceFile::Opened opened = file_.open();
     process_ = getpid();
+    const TraceFile::Opened opened = file_.open();
     if (opened == TraceFile::Opened::fresh) {
         queues_.clear();
         buffers_.clear();
@@ -309,12 +320,45 @@ TraceWriter::Queue& TraceWriter::queue_of(std::uint32_t number) {
 }
 
 TraceWriter::Buffer& TraceWriter::buffer_of(std::uint64_t inode) {
+    if (buffers_.size() >= most_buffers && !buffers_.contains(inode))
+        forget_a_buffer();
     Buffer& buffer = buffers_[inode];
+    buffer.last_use = ++uses_;
     if (buffer.track.name.empty())
         buffer.track = {.name = "buffer " + std::to_string(inode),
-                        .order = (std::uint64_t{1} << 20U) + buffers_.size(), // below the queues
+                        .order = (std::uint64_t{1} << 20U) + threads_, // below the queues
                         .lanes = {}};
     return buffer;
+}
+
+/// The one that has not been used for longest. Should it come again, it has a further row.
+void TraceWriter::forget_a_buffer() {
+    auto oldest = buffers_.end();
+    for (auto each = buffers_.begin(); each != buffers_.end(); ++each) {
+        const Buffer& buffer = each->second;
+        if (std::ranges::any_of(buffer.track.lanes, &Lane::open) ||
+            !std::ranges::all_of(buffer.holds,
+                                 [](const Hold& hold) { return hold.end.has_value(); }))
+            continue;
+        if (oldest == buffers_.end() || buffer.last_use < oldest->second.last_use)
+            oldest = each;
+    }
+    if (oldest != buffers_.end())
+        buffers_.erase(oldest);
+}
+
+/// The oldest that is deferred: what was told of its fence has been dropped, if anything was.
+void TraceWriter::give_up_a_hand_over() {
+    Submission* oldest = nullptr;
+    for (auto& [id, each] : submissions_)
+        if (each.deferred && !each.call_goes_on && each.waits == 0 &&
+            (oldest == nullptr || id < oldest->id))
+            oldest = &each;
+    if (oldest == nullptr)
+        return;
+    oldest->deferred = false;
+    oldest->unfinished = true;
+    end_if_over(*oldest);
 }
 
 TraceWriter::Submission* TraceWriter::submission_of(std::uint64_t id) {
@@ -352,12 +396,15 @@ void TraceWriter::take_call(const TraceRecord& record) {
 void TraceWriter::take_submission(const TraceRecord& record) {
     Queue& queue = queue_of(record.queue);
     // Where the record of its return was dropped.
-    if (Submission* before = submission_of(queue.current); before != nullptr) {
+    if (Submission* before = submission_of(queue.current);
+        before != nullptr && before->call_goes_on) {
         before->call_goes_on = false;
         before->returned = record.at;
         end_if_over(*before);
     }
     queue.current = record.submission;
+    if (submissions_.size() >= most_submissions)
+        give_up_a_hand_over();
     Submission& made = submissions_[record.submission];
     made.id = record.submission;
     made.queue = &queue;
@@ -412,14 +459,16 @@ void TraceWriter::take_wait(TraceRecord&& record) {
 }
 
 void TraceWriter::take_left(const TraceRecord& record) {
-    Submission* of = submission_of(record.submission);
-    if (of == nullptr)
+    if (submission_of(record.submission) == nullptr)
         return;
     Buffer& buffer = buffer_of(record.buffer);
     // A wait for one of those that are over may still be among the records to come.
     std::erase_if(buffer.holds,
                   [&](const Hold& each) { return each.end && *each.end < record.at - 1s; });
     Lane& lane = take_lane(buffer.track, record.at);
+    Submission* of = submission_of(record.submission); // which may have ended there
+    if (of == nullptr)
+        return;
     begin_slice(lane, held_name, hand_over, record.at,
                 Members()
                     .text("queue", of->queue->track.name)

@@ -42,7 +42,7 @@ public:
     enum class Opened : std::uint8_t { no, fresh, again };
     /// Begins the file anew; `again` where it is as this object has closed it, and goes on. Where
     /// another process writes to it just now, it is `PATH.PID` instead. A failure is told, once.
-    Opened open() noexcept;
+    Opened open();
 
     /// One more event, an object.
     void add(std::string_view event);
@@ -51,9 +51,10 @@ public:
     void close() noexcept;
 
 private:
-    [[nodiscard]] Opened open(const std::string& path, bool& busy) noexcept;
+    [[nodiscard]] Opened open(const std::string& path, bool& busy);
     [[nodiscard]] bool is_ours() noexcept;
-    void give_up(const std::string& why) noexcept;
+    /// \param error an errno, or 0.
+    void give_up(int error, std::string_view why) noexcept;
 
     const std::string path_;
     std::string name_; // the one that was opened
@@ -66,7 +67,10 @@ private:
     bool closed_ = false;
 };
 
-/// Puts records together to events. Threads: one at a time.
+/// Puts records together to events. Where it throws std::bad_alloc, nothing but `end_file` is left
+/// to be called.
+///
+/// Threads: one at a time.
 class TraceWriter {
 public:
     /// \param followed how many fences are; one less for each that is let go of here.
@@ -81,6 +85,8 @@ public:
     void flush(std::uint64_t dropped);
     /// Ends what goes on, and the file.
     void close();
+    /// The file alone.
+    void end_file() noexcept { file_.close(); }
 
 private:
     /// A row of slices that do not overlap but by nesting, as Perfetto wants them.
@@ -104,7 +110,8 @@ private:
     };
     struct Buffer {
         Track track;
-        std::list<Hold> holds; // which stay where they are
+        std::list<Hold> holds;      // which stay where they are
+        std::uint64_t last_use = 0; // a count of all uses
     };
     struct Queue {
         Track track;
@@ -160,6 +167,8 @@ private:
 
     Queue& queue_of(std::uint32_t number);
     Buffer& buffer_of(std::uint64_t inode);
+    void forget_a_buffer();
+    void give_up_a_hand_over();
     Submission* submission_of(std::uint64_t id);
 
     void take_buffer(const TraceRecord& record);
@@ -183,6 +192,7 @@ private:
     pid_t process_ = 0;
     std::uint32_t threads_ = 0; // whose numbers are taken
     std::uint64_t flows_ = 0;
+    std::uint64_t uses_ = 0; // of buffers
     std::uint64_t dropped_ = 0;
     std::map<std::uint32_t, Queue> queues_;
     std::map<std::uint64_t, Buffer> buffers_;

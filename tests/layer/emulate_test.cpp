@@ -2,6 +2,7 @@
 // dma-bufs on a driver that takes the host's memory alone.
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -20,6 +21,7 @@
 #include <vulkan/vk_layer.h>
 
 #include "layer/application.hpp"
+#include "support/allocations.hpp"
 #include "support/fake_sync_file.hpp"
 #include "support/memfd.hpp"
 #include "support/open_fds.hpp"
@@ -52,6 +54,14 @@ FakeIcd::PhysicalDevice old_lavapipe() {
     return device;
 }
 
+/// Allocations that are not the layer's.
+struct Exempt {
+    Exempt() { exempt_allocations(true); }
+    ~Exempt() { exempt_allocations(false); }
+    Exempt(const Exempt&) = delete;
+    Exempt& operator=(const Exempt&) = delete;
+};
+
 class LayerEmulateTest : public FdTest {
 protected:
     void SetUp() override {
@@ -61,6 +71,7 @@ protected:
         libc.emplace();
         libc->memfds_are_dma_bufs();
         libc->ioctl = [this](int fd, unsigned long request, void* argument) {
+            const Exempt ours;
             if (request == DMA_BUF_IOCTL_SYNC)
                 return sync(fd, *static_cast<const dma_buf_sync*>(argument));
             if (request == UDMABUF_CREATE) {
@@ -94,6 +105,7 @@ protected:
         };
         libc->mmap = [this](void* at, size_t size, int protection, int flags, int fd,
                             off_t offset) -> void* {
+            const Exempt ours;
             if (fd >= 0 && refuse_mapping != 0) {
                 errno = refuse_mapping;
                 return MAP_FAILED;
@@ -113,9 +125,11 @@ protected:
         };
         icd.emplace(fail_the_test);
         icd->physical_devices = {old_lavapipe()};
+        icd->on_call = [](std::string_view) { exempt_allocations(true); };
         icd->on_return = [this](std::string_view function) {
             if (function.starts_with("vkQueueSubmit"))
                 note(std::string(function));
+            exempt_allocations(false);
         };
     }
     void TearDown() override {
@@ -123,12 +137,7 @@ protected:
             app->vk.DestroyBuffer(app->device, each, nullptr);
         for (VkImage each : images)
             app->vk.DestroyImage(app->device, each, nullptr);
-        for (VkDeviceMemory each : memories)
-            app->vk.FreeMemory(app->device, each, nullptr);
-        if (pool != VK_NULL_HANDLE)
-            app->vk.DestroyCommandPool(app->device, pool, nullptr);
-        app.reset();
-        loader.reset();
+        end();
         icd.reset();
         EXPECT_TRUE(mappings.empty());
         libc.reset();
@@ -143,6 +152,23 @@ protected:
         app.emplace(HandLoader::get_instance_proc_addr, api_version);
         ASSERT_EQ(app->result, VK_SUCCESS);
         queue = app->queue();
+    }
+
+    /// The application and its device.
+    void end() {
+        for (VkDeviceMemory each : memories)
+            app->vk.FreeMemory(app->device, each, nullptr);
+        memories.clear();
+        if (pool != VK_NULL_HANDLE)
+            app->vk.DestroyCommandPool(app->device, std::exchange(pool, VK_NULL_HANDLE), nullptr);
+        app.reset();
+        loader.reset();
+    }
+    void signal(VkSemaphore timeline, std::uint64_t value) const {
+        const VkSemaphoreSignalInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
+                                         .semaphore = timeline,
+                                         .value = value};
+        EXPECT_EQ(app->vk.SignalSemaphore(app->device, &info), VK_SUCCESS);
     }
 
     int sync(int fd, const dma_buf_sync& request) {
@@ -968,6 +994,49 @@ TEST_F(LayerEmulateTest, WhatWaitsForTheApplicationDoesNotHoldItUp) {
     EXPECT_EQ(take_events().back(), "END " + inode);
     app->vk.QueueWaitIdle(queue);
     app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
+TEST_F(LayerEmulateTest, WithoutMemoryASubmissionGoesOnAndSignalsAreAsTheyWere) {
+    ::testing::internal::CaptureStderr(); // of what comes too early, or too late
+    int failures = 0;
+    for (int nth = 1;; ++nth) {
+        start();
+        const std::string inode = std::to_string(import());
+        const auto work = commands();
+        VkSemaphore timeline = app->timeline();
+        const VkCommandBufferSubmitInfo one{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                            .commandBuffer = work};
+        const VkSemaphoreSubmitInfo wait{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                         .semaphore = timeline,
+                                         .value = 1,
+                                         .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+        const VkSubmitInfo2 info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                 .waitSemaphoreInfoCount = 1,
+                                 .pWaitSemaphoreInfos = &wait,
+                                 .commandBufferInfoCount = 1,
+                                 .pCommandBufferInfos = &one};
+        fail_allocation(nth);
+        const VkResult submitted = app->vk.QueueSubmit2(queue, 1, &info, VK_NULL_HANDLE);
+        const bool failed = !fail_allocation(0);
+        EXPECT_EQ(submitted, VK_SUCCESS);
+        sigset_t blocked{}, before{};
+        sigemptyset(&blocked);
+        pthread_sigmask(SIG_SETMASK, &blocked, &before);
+        EXPECT_FALSE(sigismember(&before, SIGTERM)) << nth;
+        signal(timeline, 1);
+        app->vk.QueueWaitIdle(queue);
+        app->vk.DestroySemaphore(app->device, timeline, nullptr);
+        end();
+        const auto all = take_events();
+        EXPECT_EQ(std::ranges::count(all, "START " + inode),
+                  std::ranges::count(all, "END " + inode))
+            << nth;
+        if (!failed)
+            break;
+        ++failures;
+    }
+    ::testing::internal::GetCapturedStderr();
+    EXPECT_GE(failures, 3);
 }
 
 TEST_F(LayerEmulateTest, WhatIsStillOpenIsClosedWithTheDevice) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the layer writes of submissions and dma-bufs, as Chrome and Perfetto read it.
 #include "trace.hpp"
+#include "trace_writer.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -46,6 +47,8 @@ using layer::DeviceTrace;
 using layer::QueueTrace;
 using layer::SubmissionTrace;
 using layer::Trace;
+using layer::TraceRecord;
+using layer::TraceWriter;
 
 std::string contents(const std::string& path) {
     std::ifstream file(path);
@@ -409,6 +412,93 @@ TEST_F(TraceTest, WhatIsDeferredIsHandedOverLater) {
     EXPECT_NEAR(events.slices("submission").at(0).end, us(done), 1);
 }
 
+TEST_F(TraceTest, ACallIsAsLongAsItTookThoughAnotherComesBeforeTheFence) {
+    auto trace = Trace::start(file);
+    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
+    const DmaBuf into = buffer();
+    const SyncFile first = pending(), second = pending();
+    const Deadline begin = Deadline::clock::now();
+    submit(queue, nullptr, nullptr, &into, &first);
+    const Deadline returned = Deadline::clock::now();
+    std::this_thread::sleep_for(20ms); // which is no part of it
+    submit(queue, nullptr, nullptr, &into, &second);
+    signal(first.fd());
+    signal(second.fd());
+    trace.reset();
+
+    const auto submissions = Events(file).slices("submission");
+    ASSERT_EQ(submissions.size(), 2U);
+    EXPECT_LE(submissions[0].args.at("call_us"), us(returned) - us(begin) + 1);
+}
+
+// What goes on in a buffer is looked at again when something more begins there, and that may be the
+// end of the submission that it is about.
+TEST_F(TraceTest, ASubmissionMayEndWhileItIsLookedAt) {
+    std::atomic<int> followed = 1;
+    TraceWriter writer(file, followed);
+    ASSERT_EQ(writer.open(), layer::TraceFile::Opened::fresh);
+    const DmaBuf shared = buffer();
+    const SyncFile theirs = pending();
+    const auto take = [&](TraceRecord::Kind kind, SyncFile fence = SyncFile::signalled()) {
+        TraceRecord record;
+        record.kind = kind;
+        record.submission = record.queue = 1;
+        record.buffer = shared.inode();
+        record.at = Deadline::clock::now();
+        record.function = "vkQueueSubmit2";
+        record.fence = std::move(fence);
+        writer.take(std::move(record));
+    };
+    take(TraceRecord::Kind::submission);
+    take(TraceRecord::Kind::wait, theirs.duplicate().value());
+    take(TraceRecord::Kind::returned); // that it is deferred was dropped
+    signal(theirs.fd());
+    take(TraceRecord::Kind::left);
+    take(TraceRecord::Kind::done);
+    writer.flush(1);
+    writer.close();
+    const Events events(file);
+    EXPECT_EQ(events.slices("submission").size(), 1U);
+    EXPECT_TRUE(events.slices("fence pending").empty());
+}
+
+TEST_F(TraceTest, WhatIsOverIsForgotten) {
+    std::atomic<int> followed = 0;
+    TraceWriter writer(file, followed);
+    ASSERT_EQ(writer.open(), layer::TraceFile::Opened::fresh);
+    std::uint64_t number = 0;
+    const auto take = [&](TraceRecord::Kind kind) {
+        TraceRecord record;
+        record.kind = kind;
+        record.buffer = record.submission = number;
+        record.queue = 1;
+        record.at = Deadline::clock::now();
+        record.function = "vkQueueSubmit2";
+        writer.take(std::move(record));
+    };
+    // Buffers come and go, and of every other submission nobody hears again.
+    const auto use = [&](int count) {
+        for (int i = 0; i < count; ++i) {
+            ++number;
+            take(TraceRecord::Kind::imported);
+            take(TraceRecord::Kind::submission);
+            take(TraceRecord::Kind::deferred);
+            take(TraceRecord::Kind::returned);
+            if (number % 2 == 0) {
+                take(TraceRecord::Kind::left);
+                take(TraceRecord::Kind::done);
+            }
+            writer.flush(0);
+        }
+        return live_bytes();
+    };
+    const std::ptrdiff_t before = use(2200);
+    EXPECT_LE(use(1200), before + 65536);
+    writer.close();
+    const Events events(file);
+    EXPECT_EQ(events.slices("submission").size(), 3400U);
+}
+
 TEST_F(TraceTest, WhatIsStillPendingAtTheEndSaysSo) {
     auto trace = Trace::start(file);
     QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
@@ -692,6 +782,81 @@ TEST_F(TraceTest, AFullDiskEndsTheTraceAndNothingElse) {
     EXPECT_FALSE(left.is_discarded()) << "whole events, and the end";
 }
 
+TEST_F(TraceTest, ADiskThatIsFullFromTheStartLeavesNoHalfArray) {
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit small{.rlim_cur = 16, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    auto trace = Trace::start(file, {.period = 1ms}); // its thread has no signals
+    trace.reset();
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    EXPECT_EQ(contents(file), "");
+}
+
+TEST_F(TraceTest, WithoutMemoryForItThereIsNone) {
+    testing::internal::CaptureStderr();
+    int failures = 0;
+    for (int nth = 1;; ++nth) {
+        const std::string own =
+            folder / ("long enough to need memory of its own " + std::to_string(nth));
+        fail_allocation(nth);
+        auto trace = Trace::start(own);
+        if (fail_allocation(0)) {
+            EXPECT_NE(trace, nullptr);
+            break;
+        }
+        ++failures;
+        trace.reset();
+        // It is not for ever.
+        auto again = Trace::start(own);
+        EXPECT_NE(again, nullptr) << nth;
+        again.reset();
+        const Json left = Json::parse(contents(own), nullptr, false);
+        EXPECT_FALSE(left.is_discarded()) << nth;
+    }
+    EXPECT_GE(failures, 5);
+    const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_NE(told.find("no trace is written"), std::string::npos) << told;
+}
+
+TEST_F(TraceTest, WhoWritesGivesUpWithoutMemory) {
+    std::atomic<int> nth = 0; // of the thread that writes, from when it has named the process
+    libc->fstat = [&nth, of = std::this_thread::get_id()](int fd, struct stat* status) {
+        if (std::this_thread::get_id() != of)
+            if (const int now = nth.exchange(0); now != 0)
+                fail_allocation(now);
+        return fstatat(fd, "", status, AT_EMPTY_PATH);
+    };
+    int given_up = 0;
+    for (int each = 1; each <= 60; ++each) {
+        const std::string own = file + std::to_string(each);
+        testing::internal::CaptureStderr();
+        nth = each;
+        auto trace = Trace::start(own, {.period = 1ms});
+        while (nth != 0)
+            std::this_thread::yield();
+        DeviceTrace device(trace.get());
+        QueueTrace queue = device.queue(0, 0);
+        const DmaBuf into = buffer();
+        device.imported(into.duplicate().value());
+        const SyncFile done = SyncFile::signalled();
+        for (int i = 0; i < 3; ++i) {
+            submit(queue, nullptr, nullptr, &into, &done);
+            const auto call = queue.call(std::span<const VkSubmitInfo2>());
+        }
+        trace.reset();
+        const std::string told = testing::internal::GetCapturedStderr();
+        EXPECT_LE(std::ranges::count(told, '\n'), 1) << told;
+        const Json left = Json::parse(contents(own), nullptr, false);
+        EXPECT_FALSE(left.is_discarded()) << each << contents(own);
+        if (told.find("no memory") == std::string::npos)
+            continue;
+        ++given_up;
+        EXPECT_EQ(Trace::start(own), nullptr);
+    }
+    EXPECT_GE(given_up, 20);
+}
+
 // ---- In the layer -------------------------------------------------------------------------------
 
 /// An application over a driver that is made up, with a trace.
@@ -818,6 +983,23 @@ TEST_F(LayerTraceTest, ADeferredHandOverIsThere) {
     const auto held = events.slices("fence pending", "buffer " + std::to_string(inode));
     ASSERT_EQ(held.size(), 1U);
     EXPECT_GE(held[0].begin, us(before) - 1);
+}
+
+TEST_F(LayerTraceTest, AHandOverThatFailsEndsItsSubmission) {
+    VkQueue queue = app->queue();
+    import();
+    VkSemaphore timeline = app->timeline();
+    ASSERT_EQ(app->submit(queue, {{timeline, 1}}, {}), VK_SUCCESS);
+    icd->fail("vkGetSemaphoreFdKHR", VK_ERROR_TOO_MANY_OBJECTS);
+    const VkSemaphoreSignalInfo signal{
+        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = timeline, .value = 1};
+    ASSERT_EQ(app->vk.SignalSemaphore(app->device, &signal), VK_SUCCESS);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+    end();
+    const auto submission = Events(file).slices("submission");
+    ASSERT_EQ(submission.size(), 1U);
+    EXPECT_FALSE(submission[0].args.contains("unfinished"));
 }
 
 } // namespace
