@@ -934,26 +934,59 @@ bool executes(const VkSubmitInfo2& info) noexcept {
     return info.commandBufferInfoCount != 0;
 }
 
-/// Whether it waits for a value of a timeline semaphore that has not been reached.
-bool waits_for_more(const Timelines& timelines, const VkSubmitInfo& info) {
+/// \p what is called with each timeline's value that \p info waits for, until it says yes.
+/// \returns whether it did.
+template <typename What> bool any_wait(const VkSubmitInfo& info, What what) {
     const auto* values = find_in<VkTimelineSemaphoreSubmitInfo>(
         info.pNext, VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
     if (values == nullptr)
         return false;
     for (std::uint32_t i = 0;
          i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-        if (!timelines.is_on_its_way({.at = {.semaphore = info.pWaitSemaphores[i],
-                                             .value = values->pWaitSemaphoreValues[i]}}))
+        if (what(info.pWaitSemaphores[i], values->pWaitSemaphoreValues[i]))
             return true;
     return false;
 }
 
-bool waits_for_more(const Timelines& timelines, const VkSubmitInfo2& info) {
-    return std::ranges::any_of(std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount),
-                               [&](const auto& each) {
-                                   return !timelines.is_on_its_way(
-                                       {.at = {.semaphore = each.semaphore, .value = each.value}});
+template <typename What> bool any_wait(const VkSubmitInfo2& info, What what) {
+    return std::ranges::any_of(
+        std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount),
+        [&](const VkSemaphoreSubmitInfo& each) { return what(each.semaphore, each.value); });
+}
+
+/// Whether it brings \p semaphore to \p value.
+bool signals(const VkSubmitInfo& info, VkSemaphore semaphore, std::uint64_t value) noexcept {
+    const auto* values = find_in<VkTimelineSemaphoreSubmitInfo>(
+        info.pNext, VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
+    if (values == nullptr)
+        return false;
+    for (std::uint32_t i = 0;
+         i < std::min(info.signalSemaphoreCount, values->signalSemaphoreValueCount); ++i)
+        if (info.pSignalSemaphores[i] == semaphore && values->pSignalSemaphoreValues[i] >= value)
+            return true;
+    return false;
+}
+
+bool signals(const VkSubmitInfo2& info, VkSemaphore semaphore, std::uint64_t value) noexcept {
+    return std::ranges::any_of(std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount),
+                               [&](const VkSemaphoreSubmitInfo& each) {
+                                   return each.semaphore == semaphore && each.value >= value;
                                });
+}
+
+/// Whether one of \p infos waits for a value of a timeline semaphore that has not been reached, and
+/// that none before it signals: who waits so stops those behind it too.
+template <typename Info>
+bool wait_for_more(const Timelines& timelines, std::span<const Info> infos) {
+    for (std::size_t i = 0; i < infos.size(); ++i)
+        if (any_wait(infos[i], [&](VkSemaphore semaphore, std::uint64_t value) {
+                return !timelines.is_on_its_way({.at = {.semaphore = semaphore, .value = value}}) &&
+                       std::ranges::none_of(infos.first(i), [&](const Info& before) {
+                           return signals(before, semaphore, value);
+                       });
+            }))
+            return true;
+    return false;
 }
 
 CpuBrackets::Queue* queue_of(EmulatedDevice& of, VkQueue handle) {
@@ -983,10 +1016,8 @@ VkResult submit(EmulatedDevice& of, VkQueue handle, std::span<const Info> infos,
         queue == nullptr)
         return down();
     of.brackets->begin(*queue);
-    // Timelines hears of no signals here, so a value is on its way once it has been reached.
-    const bool slow = of.timelines->any() && std::ranges::any_of(infos, [&](const Info& each) {
-                          return waits_for_more(*of.timelines, each);
-                      });
+    // Timelines hears of no signals here: for it a value is on its way once it has been reached.
+    const bool slow = of.timelines->any() && wait_for_more(*of.timelines, infos);
     const VkResult result = down();
     if (result == VK_SUCCESS)
         of.brackets->end_when_done(*queue, slow);

@@ -1039,6 +1039,66 @@ TEST_F(LayerEmulateTest, WithoutMemoryASubmissionGoesOnAndSignalsAreAsTheyWere) 
     EXPECT_GE(failures, 3);
 }
 
+TEST_F(LayerEmulateTest, WhatAnEarlierBatchSignalsHoldsNobodyUp) {
+    start();
+    const std::string inode = std::to_string(import());
+    VkSemaphore timeline = app->timeline();
+    const auto at = [&](const std::uint64_t value) {
+        return VkSemaphoreSubmitInfo{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                     .semaphore = timeline,
+                                     .value = value,
+                                     .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    };
+    const VkSemaphoreSubmitInfo first = at(1), second = at(2);
+    const VkCommandBufferSubmitInfo one{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                        .commandBuffer = commands()};
+    const std::array batches{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .signalSemaphoreInfoCount = 1,
+                                           .pSignalSemaphoreInfos = &first},
+                             VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .waitSemaphoreInfoCount = 1,
+                                           .pWaitSemaphoreInfos = &first,
+                                           .commandBufferInfoCount = 1,
+                                           .pCommandBufferInfos = &one}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, batches.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(take_events().back(), "END " + inode);
+    // The older structures too.
+    const std::uint64_t two = 2;
+    const VkCommandBuffer work = one.commandBuffer;
+    const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    const VkTimelineSemaphoreSubmitInfo signals{
+        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+        .signalSemaphoreValueCount = 1,
+        .pSignalSemaphoreValues = &two};
+    const VkTimelineSemaphoreSubmitInfo waits{.sType =
+                                                  VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                              .waitSemaphoreValueCount = 1,
+                                              .pWaitSemaphoreValues = &two};
+    const std::array older{VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                        .pNext = &signals,
+                                        .signalSemaphoreCount = 1,
+                                        .pSignalSemaphores = &timeline},
+                           VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                        .pNext = &waits,
+                                        .waitSemaphoreCount = 1,
+                                        .pWaitSemaphores = &timeline,
+                                        .pWaitDstStageMask = &stage,
+                                        .commandBufferCount = 1,
+                                        .pCommandBuffers = &work}};
+    ASSERT_EQ(app->vk.QueueSubmit(queue, 2, older.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(take_events().back(), "END " + inode);
+    // What it signals only when it has waited itself does not count, nor does what is not enough.
+    const VkSemaphoreSubmitInfo third = at(3), fourth = at(4);
+    auto chained = batches;
+    chained[0].pSignalSemaphoreInfos = &third;
+    chained[1].pWaitSemaphoreInfos = &fourth;
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, chained.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_NE(take_events().back(), "END " + inode);
+    signal(timeline, 4);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+}
+
 TEST_F(LayerEmulateTest, WhatIsStillOpenIsClosedWithTheDevice) {
     start();
     const std::string inode = std::to_string(import());
