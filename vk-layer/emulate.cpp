@@ -282,6 +282,16 @@ std::shared_ptr<const Offer> offer_of(EmulatedInstance& of, VkPhysicalDevice phy
     return of.offers.try_emplace(physical, std::move(made)).first->second;
 }
 
+/// The same; null where there is no memory for it.
+std::shared_ptr<const Offer> offer_if_possible(EmulatedInstance& of,
+                                               VkPhysicalDevice physical) noexcept {
+    try {
+        return offer_of(of, physical);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL EnumerateDeviceExtensionProperties(VkPhysicalDevice physical,
                                                                   const char* layer,
                                                                   std::uint32_t* count,
@@ -330,8 +340,8 @@ VKAPI_ATTR void VKAPI_CALL GetPhysicalDeviceExternalBufferProperties(
     EmulatedInstance& of = instance_of(physical);
     const auto ask = either(of.below.GetPhysicalDeviceExternalBufferProperties,
                             of.below.GetPhysicalDeviceExternalBufferPropertiesKHR);
-    const auto offer = offer_of(of, physical);
-    if ((offer->adds & with_dma_buf) == 0 || info->handleType != dma_buf)
+    const auto offer = offer_if_possible(of, physical);
+    if (!offer || (offer->adds & with_dma_buf) == 0 || info->handleType != dma_buf)
         return ask(physical, info, into);
     VkPhysicalDeviceExternalBufferInfo host = *info;
     host.handleType = host_memory;
@@ -372,7 +382,8 @@ VKAPI_ATTR void VKAPI_CALL GetPhysicalDeviceFormatProperties2(VkPhysicalDevice p
     const auto ask = either(of.below.GetPhysicalDeviceFormatProperties2,
                             of.below.GetPhysicalDeviceFormatProperties2KHR);
     ask(physical, format, into);
-    if ((offer_of(of, physical)->adds & with_modifiers) == 0)
+    const auto offer = offer_if_possible(of, physical);
+    if (!offer || (offer->adds & with_modifiers) == 0)
         return;
     // A driver that knows the longer structure says more there.
     VkFormatProperties3 more{};
@@ -838,12 +849,23 @@ VKAPI_ATTR void VKAPI_CALL requirements_of_image(VkDevice device,
                                                  const VkDeviceImageMemoryRequirements* info,
                                                  VkMemoryRequirements2* into) {
     EmulatedDevice& of = device_of(device);
-    const ImageBelow below(of, *info->pCreateInfo);
+    std::optional<ImageBelow> below;
+    VkImageCreateInfo plain = *info->pCreateInfo;
     VkDeviceImageMemoryRequirements copy = *info;
-    copy.pCreateInfo = &below.info();
+    if (guarded([&] {
+            below.emplace(of, plain);
+            return VK_SUCCESS;
+        }) == VK_SUCCESS) {
+        copy.pCreateInfo = &below->info();
+    } else { // no memory for its chain: what the driver would need for one without
+        plain.pNext = nullptr;
+        if (plain.tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT)
+            plain.tiling = VK_IMAGE_TILING_LINEAR;
+        copy.pCreateInfo = &plain;
+    }
     (of.below.*Function)(device, &copy, into);
-    if (below.layout() != nullptr)
-        into->memoryRequirements.size += below.layout()->offset;
+    if (below && below->layout() != nullptr)
+        into->memoryRequirements.size += below->layout()->offset;
 }
 constexpr auto GetDeviceImageMemoryRequirements =
     requirements_of_image<&DeviceBelow::GetDeviceImageMemoryRequirements>;
@@ -855,9 +877,18 @@ VKAPI_ATTR void VKAPI_CALL requirements_of_buffer(VkDevice device,
                                                   const VkDeviceBufferMemoryRequirements* info,
                                                   VkMemoryRequirements2* into) {
     EmulatedDevice& of = device_of(device);
-    const BufferBelow below(*info->pCreateInfo);
+    std::optional<BufferBelow> below;
+    VkBufferCreateInfo plain = *info->pCreateInfo;
     VkDeviceBufferMemoryRequirements copy = *info;
-    copy.pCreateInfo = &below.info();
+    if (guarded([&] {
+            below.emplace(plain);
+            return VK_SUCCESS;
+        }) == VK_SUCCESS) {
+        copy.pCreateInfo = &below->info();
+    } else { // as of images
+        plain.pNext = nullptr;
+        copy.pCreateInfo = &plain;
+    }
     (of.below.*Function)(device, &copy, into);
 }
 constexpr auto GetDeviceBufferMemoryRequirements =

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -826,6 +827,65 @@ TEST_F(LayerEmulateTest, TellsWhatAnImageThatIsNotThereYetWouldNeed) {
     VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
     app->vk.GetDeviceImageMemoryRequirements(app->device, &of, &needs);
     EXPECT_EQ(needs.memoryRequirements.size, 2 * page);
+}
+
+TEST_F(LayerEmulateTest, WithoutMemoryTheDriverAnswersAsItCan) {
+    icd->physical_devices.push_back(old_lavapipe()); // nobody has asked about this one
+    const VkExternalMemoryBufferCreateInfo external{
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO, .handleTypes = dma_buf};
+    const VkBufferDeviceAddressCreateInfoEXT ahead{
+        .sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_CREATE_INFO_EXT, .pNext = &external};
+    const VkBufferCreateInfo info{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                  .pNext = &ahead,
+                                  .size = page,
+                                  .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT};
+    const VkExternalMemoryImageCreateInfo shared{
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO, .handleTypes = dma_buf};
+    const VkImageStencilUsageCreateInfo before{
+        .sType = VK_STRUCTURE_TYPE_IMAGE_STENCIL_USAGE_CREATE_INFO, .pNext = &shared};
+    const auto image = image_info(&before, VK_IMAGE_TILING_LINEAR);
+    const VkDeviceBufferMemoryRequirements of_buffer{
+        .sType = VK_STRUCTURE_TYPE_DEVICE_BUFFER_MEMORY_REQUIREMENTS, .pCreateInfo = &info};
+    const VkDeviceImageMemoryRequirements of_image{
+        .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_MEMORY_REQUIREMENTS, .pCreateInfo = &image};
+    const VkPhysicalDeviceExternalBufferInfo about{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO, .handleType = dma_buf};
+    const std::array<std::pair<const char*, std::function<void(VkPhysicalDevice)>>, 4> calls{{
+        {"vkCreateBuffer", // as the driver does it
+         [&](VkPhysicalDevice) {
+             VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+             app->vk.GetDeviceBufferMemoryRequirements(app->device, &of_buffer, &needs);
+         }},
+        {"vkCreateImage",
+         [&](VkPhysicalDevice) {
+             VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+             app->vk.GetDeviceImageMemoryRequirements(app->device, &of_image, &needs);
+         }},
+        {"vkGetPhysicalDeviceExternalBufferProperties",
+         [&](VkPhysicalDevice of) {
+             VkExternalBufferProperties can{.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES};
+             app->of_instance.GetPhysicalDeviceExternalBufferProperties(of, &about, &can);
+         }},
+        {"vkGetPhysicalDeviceFormatProperties2",
+         [&](VkPhysicalDevice of) {
+             VkFormatProperties2 can{.sType = VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_2};
+             app->of_instance.GetPhysicalDeviceFormatProperties2(of, VK_FORMAT_B8G8R8A8_UNORM,
+                                                                 &can);
+         }},
+    }};
+    for (const auto& [name, call] : calls) {
+        start();
+        std::array<VkPhysicalDevice, 2> all{};
+        std::uint32_t count = 2;
+        ASSERT_EQ(app->of_instance.EnumeratePhysicalDevices(app->instance, &count, all.data()),
+                  VK_SUCCESS);
+        const int so_far = icd->calls(name);
+        fail_allocation(1); // more of them are the library's, which ends the program
+        call(all[1]);
+        EXPECT_FALSE(fail_allocation(0)) << name;
+        EXPECT_GT(icd->calls(name), so_far) << name;
+        end();
+    }
 }
 
 TEST_F(LayerEmulateTest, OtherImagesAreTheDriversBusiness) {
