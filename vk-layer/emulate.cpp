@@ -132,7 +132,6 @@ struct Offer {
 };
 
 struct EmulatedInstance {
-    VkInstance handle = VK_NULL_HANDLE;
     PFN_vkGetInstanceProcAddr next = nullptr;
     InstanceBelow below;
     std::mutex lock; // never held across a call of the driver's
@@ -1171,7 +1170,6 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance
 
 PFN_vkGetInstanceProcAddr emulate(VkInstance instance, PFN_vkGetInstanceProcAddr next) {
     auto made = std::make_unique<EmulatedInstance>();
-    made->handle = instance;
     made->next = next;
 #define SLUICE_EMULATE_LOAD(name)                                                                  \
     made->below.name = reinterpret_cast<PFN_vk##name>(next(instance, "vk" #name));
