@@ -427,6 +427,10 @@ int run_long(const LayerApp& app, long count) {
     // All that is in turns below is at the same point then.
     constexpr long round = 60;
     constexpr long steps = 20;
+    if (count <= round) { // one look alone says nothing
+        std::printf("a long run has more than %ld submissions\n", round);
+        return 2;
+    }
     const long step = (count / steps + round - 1) / round * round;
     constexpr long in_flight = 4;
     std::printf("%s\n", app.name().c_str());
@@ -507,8 +511,9 @@ std::optional<Mode> read_mode(int argc, char** argv) {
             "also: --submissions none|off|auto|BUFFERS COUNT, for valgrind to count their\n"
             "        instructions: without the layer, with sync=off, with nothing tracked, with\n"
             "        so many idle buffers tracked\n"
-            "      --long-run fake|driver COUNT, to see that fds and memory stay flat: on\n"
-            "        the driver that is made up, or on the first real one");
+            "      --long-run fake|driver COUNT, to see that fds and memory stay flat over\n"
+            "        more than 60 submissions: on the driver that is made up, or on the first\n"
+            "        real one");
         return std::nullopt;
     }
     return mode;

@@ -132,7 +132,6 @@ struct Offer {
 };
 
 struct EmulatedInstance {
-    VkInstance handle = VK_NULL_HANDLE;
     PFN_vkGetInstanceProcAddr next = nullptr;
     InstanceBelow below;
     std::mutex lock; // never held across a call of the driver's
@@ -284,6 +283,16 @@ std::shared_ptr<const Offer> offer_of(EmulatedInstance& of, VkPhysicalDevice phy
     return of.offers.try_emplace(physical, std::move(made)).first->second;
 }
 
+/// The same; null where there is no memory for it.
+std::shared_ptr<const Offer> offer_if_possible(EmulatedInstance& of,
+                                               VkPhysicalDevice physical) noexcept {
+    try {
+        return offer_of(of, physical);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
 VKAPI_ATTR VkResult VKAPI_CALL EnumerateDeviceExtensionProperties(VkPhysicalDevice physical,
                                                                   const char* layer,
                                                                   std::uint32_t* count,
@@ -332,8 +341,8 @@ VKAPI_ATTR void VKAPI_CALL GetPhysicalDeviceExternalBufferProperties(
     EmulatedInstance& of = instance_of(physical);
     const auto ask = either(of.below.GetPhysicalDeviceExternalBufferProperties,
                             of.below.GetPhysicalDeviceExternalBufferPropertiesKHR);
-    const auto offer = offer_of(of, physical);
-    if ((offer->adds & with_dma_buf) == 0 || info->handleType != dma_buf)
+    const auto offer = offer_if_possible(of, physical);
+    if (!offer || (offer->adds & with_dma_buf) == 0 || info->handleType != dma_buf)
         return ask(physical, info, into);
     VkPhysicalDeviceExternalBufferInfo host = *info;
     host.handleType = host_memory;
@@ -374,7 +383,8 @@ VKAPI_ATTR void VKAPI_CALL GetPhysicalDeviceFormatProperties2(VkPhysicalDevice p
     const auto ask = either(of.below.GetPhysicalDeviceFormatProperties2,
                             of.below.GetPhysicalDeviceFormatProperties2KHR);
     ask(physical, format, into);
-    if ((offer_of(of, physical)->adds & with_modifiers) == 0)
+    const auto offer = offer_if_possible(of, physical);
+    if (!offer || (offer->adds & with_modifiers) == 0)
         return;
     // A driver that knows the longer structure says more there.
     VkFormatProperties3 more{};
@@ -840,12 +850,23 @@ VKAPI_ATTR void VKAPI_CALL requirements_of_image(VkDevice device,
                                                  const VkDeviceImageMemoryRequirements* info,
                                                  VkMemoryRequirements2* into) {
     EmulatedDevice& of = device_of(device);
-    const ImageBelow below(of, *info->pCreateInfo);
+    std::optional<ImageBelow> below;
+    VkImageCreateInfo plain = *info->pCreateInfo;
     VkDeviceImageMemoryRequirements copy = *info;
-    copy.pCreateInfo = &below.info();
+    if (guarded([&] {
+            below.emplace(of, plain);
+            return VK_SUCCESS;
+        }) == VK_SUCCESS) {
+        copy.pCreateInfo = &below->info();
+    } else { // no memory for its chain: what the driver would need for one without
+        plain.pNext = nullptr;
+        if (plain.tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT)
+            plain.tiling = VK_IMAGE_TILING_LINEAR;
+        copy.pCreateInfo = &plain;
+    }
     (of.below.*Function)(device, &copy, into);
-    if (below.layout() != nullptr)
-        into->memoryRequirements.size += below.layout()->offset;
+    if (below && below->layout() != nullptr)
+        into->memoryRequirements.size += below->layout()->offset;
 }
 constexpr auto GetDeviceImageMemoryRequirements =
     requirements_of_image<&DeviceBelow::GetDeviceImageMemoryRequirements>;
@@ -857,9 +878,18 @@ VKAPI_ATTR void VKAPI_CALL requirements_of_buffer(VkDevice device,
                                                   const VkDeviceBufferMemoryRequirements* info,
                                                   VkMemoryRequirements2* into) {
     EmulatedDevice& of = device_of(device);
-    const BufferBelow below(*info->pCreateInfo);
+    std::optional<BufferBelow> below;
+    VkBufferCreateInfo plain = *info->pCreateInfo;
     VkDeviceBufferMemoryRequirements copy = *info;
-    copy.pCreateInfo = &below.info();
+    if (guarded([&] {
+            below.emplace(plain);
+            return VK_SUCCESS;
+        }) == VK_SUCCESS) {
+        copy.pCreateInfo = &below->info();
+    } else { // as of images
+        plain.pNext = nullptr;
+        copy.pCreateInfo = &plain;
+    }
     (of.below.*Function)(device, &copy, into);
 }
 constexpr auto GetDeviceBufferMemoryRequirements =
@@ -936,26 +966,60 @@ bool executes(const VkSubmitInfo2& info) noexcept {
     return info.commandBufferInfoCount != 0;
 }
 
-/// Whether it waits for a value of a timeline semaphore that has not been reached.
-bool waits_for_more(const Timelines& timelines, const VkSubmitInfo& info) {
+/// \p what is called with each timeline's value that \p info waits for, until it says yes.
+/// \returns whether it did.
+template <typename What> bool any_wait(const VkSubmitInfo& info, What what) {
     const auto* values = find_in<VkTimelineSemaphoreSubmitInfo>(
         info.pNext, VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
     if (values == nullptr)
         return false;
     for (std::uint32_t i = 0;
          i < std::min(info.waitSemaphoreCount, values->waitSemaphoreValueCount); ++i)
-        if (!timelines.is_on_its_way(timelines.wait_of(
-                {.semaphore = info.pWaitSemaphores[i], .value = values->pWaitSemaphoreValues[i]})))
+        if (what(info.pWaitSemaphores[i], values->pWaitSemaphoreValues[i]))
             return true;
     return false;
 }
 
-bool waits_for_more(const Timelines& timelines, const VkSubmitInfo2& info) {
+template <typename What> bool any_wait(const VkSubmitInfo2& info, What what) {
     return std::ranges::any_of(
-        std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount), [&](const auto& each) {
-            return !timelines.is_on_its_way(
-                timelines.wait_of({.semaphore = each.semaphore, .value = each.value}));
-        });
+        std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount),
+        [&](const VkSemaphoreSubmitInfo& each) { return what(each.semaphore, each.value); });
+}
+
+/// Whether it brings \p semaphore to \p value.
+bool signals(const VkSubmitInfo& info, VkSemaphore semaphore, std::uint64_t value) noexcept {
+    const auto* values = find_in<VkTimelineSemaphoreSubmitInfo>(
+        info.pNext, VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO);
+    if (values == nullptr)
+        return false;
+    for (std::uint32_t i = 0;
+         i < std::min(info.signalSemaphoreCount, values->signalSemaphoreValueCount); ++i)
+        if (info.pSignalSemaphores[i] == semaphore && values->pSignalSemaphoreValues[i] >= value)
+            return true;
+    return false;
+}
+
+bool signals(const VkSubmitInfo2& info, VkSemaphore semaphore, std::uint64_t value) noexcept {
+    return std::ranges::any_of(std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount),
+                               [&](const VkSemaphoreSubmitInfo& each) {
+                                   return each.semaphore == semaphore && each.value >= value;
+                               });
+}
+
+/// Whether one of \p infos waits for a value of a timeline semaphore that has not been reached, and
+/// that none before it signals: who waits so stops those behind it too.
+template <typename Info>
+bool wait_for_more(const Timelines& timelines, std::span<const Info> infos) {
+    for (std::size_t i = 0; i < infos.size(); ++i)
+        if (any_wait(infos[i], [&](VkSemaphore semaphore, std::uint64_t value) {
+                return !timelines.is_on_its_way(
+                           timelines.wait_of({.semaphore = semaphore, .value = value})) &&
+                       std::ranges::none_of(infos.first(i), [&](const Info& before) {
+                           return signals(before, semaphore, value);
+                       });
+            }))
+            return true;
+    return false;
 }
 
 CpuBrackets::Queue* queue_of(EmulatedDevice& of, VkQueue handle) {
@@ -985,10 +1049,8 @@ VkResult submit(EmulatedDevice& of, VkQueue handle, std::span<const Info> infos,
         queue == nullptr)
         return down();
     of.brackets->begin(*queue);
-    // Timelines hears of no signals here, so a value is on its way once it has been reached.
-    const bool slow = of.timelines->any() && std::ranges::any_of(infos, [&](const Info& each) {
-                          return waits_for_more(*of.timelines, each);
-                      });
+    // Timelines hears of no signals here: for it a value is on its way once it has been reached.
+    const bool slow = of.timelines->any() && wait_for_more(*of.timelines, infos);
     const VkResult result = down();
     if (result == VK_SUCCESS)
         of.brackets->end_when_done(*queue, slow);
@@ -1111,7 +1173,6 @@ VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL GetInstanceProcAddr(VkInstance instance
 
 PFN_vkGetInstanceProcAddr emulate(VkInstance instance, PFN_vkGetInstanceProcAddr next) {
     auto made = std::make_unique<EmulatedInstance>();
-    made->handle = instance;
     made->next = next;
 #define SLUICE_EMULATE_LOAD(name)                                                                  \
     made->below.name = reinterpret_cast<PFN_vk##name>(next(instance, "vk" #name));

@@ -35,11 +35,18 @@ Traces& traces() noexcept {
     return all.value;
 }
 
-/// Sees to what an application leaves that ends without destroying its instance.
-struct AtExit {
-    ~AtExit() { Trace::finish_all(); }
+/// Sees to what an application leaves that ends without destroying its instance, and to children,
+/// which have none of the threads that may hold the lock.
+struct Process {
+    Process() noexcept {
+        pthread_atfork([] { traces().lock.lock(); }, [] { traces().lock.unlock(); },
+                       [] { traces().lock.unlock(); });
+    }
+    ~Process() { Trace::finish_all(); }
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
 };
-const AtExit at_exit;
+const Process process;
 
 void copy(std::string_view text, std::array<char, 32>& into) noexcept {
     const std::size_t length = std::min(text.size(), into.size() - 1);
@@ -129,9 +136,7 @@ void Trace::leave() noexcept {
 
 void Trace::finish_all() noexcept {
     Traces& known = traces();
-    const std::unique_lock held(known.lock, std::try_to_lock);
-    if (!held) // by a thread that a child does not have
-        return;
+    const std::scoped_lock held(known.lock);
     for (const auto& [file, trace] : known.all)
         if (trace && trace->running_ && trace->owner_ == getpid())
             trace->finish();

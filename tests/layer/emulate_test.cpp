@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -828,6 +829,65 @@ TEST_F(LayerEmulateTest, TellsWhatAnImageThatIsNotThereYetWouldNeed) {
     EXPECT_EQ(needs.memoryRequirements.size, 2 * page);
 }
 
+TEST_F(LayerEmulateTest, WithoutMemoryTheDriverAnswersAsItCan) {
+    icd->physical_devices.push_back(old_lavapipe()); // nobody has asked about this one
+    const VkExternalMemoryBufferCreateInfo external{
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO, .handleTypes = dma_buf};
+    const VkBufferDeviceAddressCreateInfoEXT ahead{
+        .sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_CREATE_INFO_EXT, .pNext = &external};
+    const VkBufferCreateInfo info{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                  .pNext = &ahead,
+                                  .size = page,
+                                  .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT};
+    const VkExternalMemoryImageCreateInfo shared{
+        .sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO, .handleTypes = dma_buf};
+    const VkImageStencilUsageCreateInfo before{
+        .sType = VK_STRUCTURE_TYPE_IMAGE_STENCIL_USAGE_CREATE_INFO, .pNext = &shared};
+    const auto image = image_info(&before, VK_IMAGE_TILING_LINEAR);
+    const VkDeviceBufferMemoryRequirements of_buffer{
+        .sType = VK_STRUCTURE_TYPE_DEVICE_BUFFER_MEMORY_REQUIREMENTS, .pCreateInfo = &info};
+    const VkDeviceImageMemoryRequirements of_image{
+        .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_MEMORY_REQUIREMENTS, .pCreateInfo = &image};
+    const VkPhysicalDeviceExternalBufferInfo about{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO, .handleType = dma_buf};
+    const std::array<std::pair<const char*, std::function<void(VkPhysicalDevice)>>, 4> calls{{
+        {"vkCreateBuffer", // as the driver does it
+         [&](VkPhysicalDevice) {
+             VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+             app->vk.GetDeviceBufferMemoryRequirements(app->device, &of_buffer, &needs);
+         }},
+        {"vkCreateImage",
+         [&](VkPhysicalDevice) {
+             VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+             app->vk.GetDeviceImageMemoryRequirements(app->device, &of_image, &needs);
+         }},
+        {"vkGetPhysicalDeviceExternalBufferProperties",
+         [&](VkPhysicalDevice of) {
+             VkExternalBufferProperties can{.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES};
+             app->of_instance.GetPhysicalDeviceExternalBufferProperties(of, &about, &can);
+         }},
+        {"vkGetPhysicalDeviceFormatProperties2",
+         [&](VkPhysicalDevice of) {
+             VkFormatProperties2 can{.sType = VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_2};
+             app->of_instance.GetPhysicalDeviceFormatProperties2(of, VK_FORMAT_B8G8R8A8_UNORM,
+                                                                 &can);
+         }},
+    }};
+    for (const auto& [name, call] : calls) {
+        start();
+        std::array<VkPhysicalDevice, 2> all{};
+        std::uint32_t count = 2;
+        ASSERT_EQ(app->of_instance.EnumeratePhysicalDevices(app->instance, &count, all.data()),
+                  VK_SUCCESS);
+        const int so_far = icd->calls(name);
+        fail_allocation(1); // more of them are the library's, which ends the program
+        call(all[1]);
+        EXPECT_FALSE(fail_allocation(0)) << name;
+        EXPECT_GT(icd->calls(name), so_far) << name;
+        end();
+    }
+}
+
 TEST_F(LayerEmulateTest, OtherImagesAreTheDriversBusiness) {
     start();
     const auto info = image_info(nullptr, VK_IMAGE_TILING_OPTIMAL);
@@ -1039,17 +1099,87 @@ TEST_F(LayerEmulateTest, WithoutMemoryASubmissionGoesOnAndSignalsAreAsTheyWere) 
     EXPECT_GE(failures, 3);
 }
 
-TEST_F(LayerEmulateTest, WhatIsStillOpenIsClosedWithTheDevice) {
+TEST_F(LayerEmulateTest, WhatAnEarlierBatchSignalsHoldsNobodyUp) {
     start();
     const std::string inode = std::to_string(import());
     VkSemaphore timeline = app->timeline();
-    ASSERT_EQ(app->submit(queue, {{timeline, 1}}, {}, {commands()}), VK_SUCCESS);
-    const VkSemaphoreSignalInfo signal{
-        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .semaphore = timeline, .value = 1};
-    ASSERT_EQ(app->vk.SignalSemaphore(app->device, &signal), VK_SUCCESS);
+    const auto at = [&](const std::uint64_t value) {
+        return VkSemaphoreSubmitInfo{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                     .semaphore = timeline,
+                                     .value = value,
+                                     .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    };
+    const VkSemaphoreSubmitInfo first = at(1), second = at(2);
+    const VkCommandBufferSubmitInfo one{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                        .commandBuffer = commands()};
+    const std::array batches{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .signalSemaphoreInfoCount = 1,
+                                           .pSignalSemaphoreInfos = &first},
+                             VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                           .waitSemaphoreInfoCount = 1,
+                                           .pWaitSemaphoreInfos = &first,
+                                           .commandBufferInfoCount = 1,
+                                           .pCommandBufferInfos = &one}};
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, batches.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(take_events().back(), "END " + inode);
+    // The older structures too.
+    const std::uint64_t two = 2;
+    const VkCommandBuffer work = one.commandBuffer;
+    const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    const VkTimelineSemaphoreSubmitInfo signals{
+        .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+        .signalSemaphoreValueCount = 1,
+        .pSignalSemaphoreValues = &two};
+    const VkTimelineSemaphoreSubmitInfo waits{.sType =
+                                                  VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                              .waitSemaphoreValueCount = 1,
+                                              .pWaitSemaphoreValues = &two};
+    const std::array older{VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                        .pNext = &signals,
+                                        .signalSemaphoreCount = 1,
+                                        .pSignalSemaphores = &timeline},
+                           VkSubmitInfo{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                        .pNext = &waits,
+                                        .waitSemaphoreCount = 1,
+                                        .pWaitSemaphores = &timeline,
+                                        .pWaitDstStageMask = &stage,
+                                        .commandBufferCount = 1,
+                                        .pCommandBuffers = &work}};
+    ASSERT_EQ(app->vk.QueueSubmit(queue, 2, older.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_EQ(take_events().back(), "END " + inode);
+    // What it signals only when it has waited itself does not count, nor does what is not enough.
+    const VkSemaphoreSubmitInfo third = at(3), fourth = at(4);
+    auto chained = batches;
+    chained[0].pSignalSemaphoreInfos = &third;
+    chained[1].pWaitSemaphoreInfos = &fourth;
+    ASSERT_EQ(app->vk.QueueSubmit2(queue, 2, chained.data(), VK_NULL_HANDLE), VK_SUCCESS);
+    EXPECT_NE(take_events().back(), "END " + inode);
+    signal(timeline, 4);
     app->vk.QueueWaitIdle(queue);
     app->vk.DestroySemaphore(app->device, timeline, nullptr);
-    app->vk.FreeMemory(app->device, memories.at(0), nullptr); // before END, perhaps
+}
+
+TEST_F(LayerEmulateTest, WhatIsStillOpenIsClosedWithTheDevice) {
+    start();
+    const std::string inode = std::to_string(import());
+    // The thread does not come to it before.
+    icd->on_call = [](std::string_view function) {
+        exempt_allocations(true);
+        if (function == "vkGetFenceStatus")
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    };
+    for (int nth = 1; nth <= 10'000; ++nth)
+        icd->fail("vkGetFenceStatus", VK_NOT_READY, nth);
+    VkSemaphore timeline = app->timeline();
+    ASSERT_EQ(app->submit(queue, {{timeline, 1}}, {}, {commands()}), VK_SUCCESS);
+    signal(timeline, 1);
+    app->vk.QueueWaitIdle(queue);
+    app->vk.DestroySemaphore(app->device, timeline, nullptr);
+    {
+        const std::lock_guard held(lock);
+        EXPECT_EQ(std::ranges::count(events, "END " + inode), 0);
+    }
+    app->vk.FreeMemory(app->device, memories.at(0), nullptr); // before END
     memories.clear();
     app->vk.DestroyCommandPool(app->device, std::exchange(pool, VK_NULL_HANDLE), nullptr);
     app.reset();

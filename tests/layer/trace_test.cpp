@@ -692,6 +692,32 @@ TEST_F(TraceTest, AChildHasAFileOfItsOwn) {
     EXPECT_EQ(files, 2U);
 }
 
+TEST_F(TraceTest, AChildIsNotHeldUpByWhatItsParentWasAt) {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "ThreadSanitizer knows no threads in the child of a process that has some";
+#endif
+    auto trace = Trace::start(file, {.period = 1h});
+    until_it_sleeps();
+    QueueTrace queue = DeviceTrace(trace.get()).queue(0, 0);
+    const DmaBuf from = buffer();
+    SyncFile fence = pending();
+    submit(queue, &from, &fence);
+    std::atomic<bool> writes = false; // which takes its time
+    libc->ioctl = [&writes, others = libc->ioctl](int fd, unsigned long request, void* argument) {
+        if (request == SYNC_IOC_FILE_INFO && !writes.exchange(true))
+            std::this_thread::sleep_for(200ms);
+        return others(fd, request, argument);
+    };
+    std::jthread leaves([&trace] { trace.reset(); });
+    while (!writes)
+        std::this_thread::yield();
+    Child child([&] {
+        alarm(20);
+        return Trace::start(folder / "other") != nullptr ? 0 : 1;
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
 TEST_F(TraceTest, AProgramThatEndsWithoutAWordLeavesAWholeFile) {
     Child child([&] {
         static auto kept = Trace::start(file); // NOLINT: it is there until exit
