@@ -176,7 +176,7 @@ VkResult Validation::allocate(const VkMemoryAllocateInfo& info,
             buffer = std::move(*found);
         }
     }
-    const std::uint64_t before = submissions();
+    const std::uint64_t before = OwnWork::submissions();
     const VkResult result = down.AllocateMemory(device_, &info, allocator, memory);
     if (result != VK_SUCCESS)
         return result;
@@ -198,7 +198,7 @@ VkResult Validation::allocate(const VkMemoryAllocateInfo& info,
         info.pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
     const std::scoped_lock held(lock_);
     std::erase_if(buffers_, [](const auto& each) { return each.second.of.expired(); });
-    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .settled_at = before});
+    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .imported_at = before});
     allocations_.insert_or_assign(
         *memory,
         Allocation{.memory = shared,
@@ -259,7 +259,14 @@ std::optional<SyncFile> Validation::fence_of_others(const SharedMemoryPtr& memor
     const DmaBuf* buffer = memory->buffer();
     if (buffer == nullptr)
         return std::nullopt;
-    const std::uint64_t now = submissions();
+    OwnWork::Since own;
+    {
+        const std::scoped_lock held(lock_);
+        const auto found = buffers_.find(memory.get());
+        if (found == buffers_.end())
+            return std::nullopt;
+        own = own_work.since(found->second.idle_at, found->second.imported_at);
+    }
     auto fence = buffer->export_fence(access);
     if (!fence)
         return std::nullopt;
@@ -271,12 +278,12 @@ std::optional<SyncFile> Validation::fence_of_others(const SharedMemoryPtr& memor
     Buffer& of = found->second;
     if (!pending) {
         if (access == Access::write) // nobody's is
-            of.settled_at = std::max(of.settled_at, now);
+            of.idle_at = std::max(of.idle_at, own.submissions);
         return std::nullopt;
     }
-    // Where the application has work under way the fence may be its own, whatever that work does:
-    // some drivers leave fences in all buffers.
-    if (out_of_order_ || std::max(of.settled_at, settled_.load()) != now || of.resources.size() > 1)
+    // Where the application has work under way, since before or since just now, the fence may be
+    // its own, whatever that work does: some drivers leave fences in all buffers.
+    if (!own.none || OwnWork::submissions() != own.submissions || of.resources.size() > 1)
         return std::nullopt;
     return std::move(*fence);
 }
@@ -727,7 +734,7 @@ void Validation::Submission::signals(const SemaphoreAt& at) {
 }
 
 void Validation::Submission::before() {
-    of_.submissions_.fetch_add(1);
+    of_.own_work.submits();
     bool in_order = waits_.empty();
     if (of_.timelines_.any()) {
         // What a queue gets waits for all that the queue waits for. Only this thread is in it.
@@ -743,7 +750,7 @@ void Validation::Submission::before() {
         of_.late_[queue_] = std::move(late);
     }
     if (!in_order) {
-        of_.out_of_order_ = true;
+        of_.own_work.submits_late();
         of_.ownership.ignore(recorded_);
     }
     for (const Finding& each : of_.ownership.submit(recorded_))
@@ -758,12 +765,6 @@ void Validation::Submission::before() {
 void Validation::Submission::after(VkResult result) {
     if (result != VK_SUCCESS)
         of_.ownership.ignore(recorded_);
-}
-
-void Validation::settled(std::uint64_t submissions) noexcept {
-    std::uint64_t before = settled_.load();
-    while (before < submissions && !settled_.compare_exchange_weak(before, submissions)) {
-    }
 }
 
 } // namespace sluice::layer

@@ -23,6 +23,7 @@
 
 #include "map_memory2.hpp"
 #include "messages.hpp"
+#include "own_work.hpp"
 #include "ownership.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
@@ -161,13 +162,9 @@ public:
         std::vector<OpenWait> waits_;
     };
 
-    /// How many submissions there have been.
-    [[nodiscard]] std::uint64_t submissions() const noexcept { return submissions_.load(); }
-    /// The first \p submissions are done.
-    void settled(std::uint64_t submissions) noexcept;
-
     ValidateFunctions down;
     Ownership ownership;
+    OwnWork own_work;
 
 private:
     /// What an image needs of the buffer behind one of its memory planes, from its offset on.
@@ -196,7 +193,9 @@ private:
     };
     struct Buffer {
         std::weak_ptr<SharedMemory> of;
-        std::uint64_t settled_at = 0; // submissions that have left no fence in it
+        // Submissions that have left no fence in it: those before it was imported here, of this
+        // device, and those before it was seen idle, of all.
+        std::uint64_t imported_at = 0, idle_at = 0;
         std::vector<Object> resources;
     };
     struct ObjectHash {
@@ -234,8 +233,6 @@ private:
     const Timelines& timelines_;
     Messenger messenger_;
 
-    std::atomic<std::uint64_t> submissions_ = 0, settled_ = 0;
-    std::atomic<bool> out_of_order_ = false; // some submission was
     std::atomic<bool> driver_keeps_fds_ = true;
 
     mutable std::mutex lock_;

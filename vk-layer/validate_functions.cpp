@@ -498,10 +498,10 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueBindSparse(VkQueue queue, std::uint32_t coun
 
 VKAPI_ATTR VkResult VKAPI_CALL DeviceWaitIdle(VkDevice device) {
     Validation& of = checks_of(device);
-    const std::uint64_t submissions = of.submissions();
+    const std::uint64_t submissions = OwnWork::submissions();
     const VkResult result = of.down.DeviceWaitIdle(device);
     if (result == VK_SUCCESS)
-        of.settled(submissions);
+        of.own_work.settled(submissions);
     return result;
 }
 
