@@ -11,6 +11,7 @@
 #include "chain.hpp"
 #include "core/sys.hpp"
 #include "planes.hpp"
+#include "recorder.hpp"
 
 namespace sluice::layer {
 
@@ -45,12 +46,6 @@ std::string words(const SharedMemoryPtr& memory) {
     return buffer != nullptr ? words(*buffer) : "memory that may be exported as a dma-buf";
 }
 
-Object object(VkImage image) {
-    return {.type = VK_OBJECT_TYPE_IMAGE, .handle = number_of(image)};
-}
-Object object(VkBuffer buffer) {
-    return {.type = VK_OBJECT_TYPE_BUFFER, .handle = number_of(buffer)};
-}
 Object object(VkDeviceMemory memory) {
     return {.type = VK_OBJECT_TYPE_DEVICE_MEMORY, .handle = number_of(memory)};
 }
@@ -89,10 +84,6 @@ std::span<const std::uint64_t> modifiers_of(const VkImageCreateInfo& info) {
 template <typename External> bool is_shared(const void* next, VkStructureType type) {
     const auto* external = find_in<External>(next, type);
     return external != nullptr && (external->handleTypes & dma_buf) != 0;
-}
-
-bool is_outside(std::uint32_t family) noexcept {
-    return family == VK_QUEUE_FAMILY_FOREIGN_EXT || family == VK_QUEUE_FAMILY_EXTERNAL;
 }
 
 /// Whether nothing can be done in \p layout but to read.
@@ -460,8 +451,7 @@ bool Validation::is_dedicated_only(const VkBufferCreateInfo& info) const {
 }
 
 void Validation::created(VkImage image, const VkImageCreateInfo& info) {
-    Made made{.is_image = true,
-              .disjoint = (info.flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
+    Made made{.disjoint = (info.flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
               .dedicated_only = is_dedicated_only(info),
               .writes_unseen = (info.usage & ~plain_image_usage) != 0,
               .levels = info.mipLevels,
@@ -491,10 +481,8 @@ void Validation::created(VkBuffer buffer, const VkBufferCreateInfo& info) {
     for (const auto* each = static_cast<const VkBaseInStructure*>(info.pNext); each != nullptr;
          each = each->pNext)
         plain = plain && each->sType == VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO;
-    Made made{.is_image = false,
-              .dedicated_only = is_dedicated_only(info),
-              .writes_unseen = !plain,
-              .size = info.size};
+    Made made{
+        .dedicated_only = is_dedicated_only(info), .writes_unseen = !plain, .size = info.size};
     const std::scoped_lock held(lock_);
     made_.insert_or_assign(object(buffer), std::move(made));
 }

@@ -4,7 +4,6 @@
 /// of the layer, and where it is off none of it is there.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -172,7 +171,6 @@ private:
         std::uint64_t offset = 0, end = 0;
     };
     struct Made {
-        bool is_image = false;
         bool disjoint = false;
         bool dedicated_only = false;
         bool writes_unseen = false; // by its usage

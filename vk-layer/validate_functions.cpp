@@ -27,16 +27,6 @@ template <typename Handle> Validation& checks_of(Handle dispatchable) {
     return *validations().find(key_of(dispatchable));
 }
 
-template <typename Handle> Object object(VkObjectType type, Handle handle) {
-    return {.type = type, .handle = number_of(handle)};
-}
-Object object(VkImage image) {
-    return object(VK_OBJECT_TYPE_IMAGE, image);
-}
-Object object(VkBuffer buffer) {
-    return object(VK_OBJECT_TYPE_BUFFER, buffer);
-}
-
 // ---- Memory -------------------------------------------------------------------------------------
 
 VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAllocateInfo* info,
