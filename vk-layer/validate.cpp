@@ -12,6 +12,7 @@
 #include "core/sys.hpp"
 #include "planes.hpp"
 #include "recorder.hpp"
+#include "report.hpp"
 
 namespace sluice::layer {
 
@@ -152,53 +153,65 @@ SharedMemoryPtr Validation::memory_of(VkDeviceMemory memory) const {
     return found != allocations_.end() ? found->second.memory : nullptr;
 }
 
+void Validation::lose() noexcept {
+    if (lost_.exchange(true))
+        return;
+    warn("no memory for what is known of a device: nothing of it is checked any more");
+    ownership.forget();
+    const std::scoped_lock held(lock_);
+    made_.clear();
+    allocations_.clear();
+    buffers_.clear();
+    taken_.clear();
+    late_.clear();
+}
+
 // ---- Imports ------------------------------------------------------------------------------------
 
-VkResult Validation::allocate(const VkMemoryAllocateInfo& info,
-                              const VkAllocationCallbacks* allocator, VkDeviceMemory* memory) {
-    const auto* import = imported(info);
+Validation::Import Validation::allocate(const VkMemoryAllocateInfo& info) {
+    Import found;
     // A duplicate: the fd is the driver's as soon as it has taken it.
-    std::optional<DmaBuf> buffer;
-    if (import != nullptr) {
-        auto found = DmaBuf::from_borrowed_fd(import->fd);
-        check_fd(import->fd, found, "vkAllocateMemory");
-        if (found) {
-            check_size(info, *found);
-            buffer = std::move(*found);
+    if (const auto* import = imported(info)) {
+        auto buffer = DmaBuf::from_borrowed_fd(import->fd);
+        check_fd(import->fd, buffer, "vkAllocateMemory");
+        if (buffer) {
+            check_size(info, *buffer);
+            found.buffer = std::move(*buffer);
         }
     }
-    const std::uint64_t before = OwnWork::submissions();
-    const VkResult result = down.AllocateMemory(device_, &info, allocator, memory);
-    if (result != VK_SUCCESS)
-        return result;
+    found.before = OwnWork::submissions();
+    return found;
+}
 
-    if (buffer) {
-        Taken taken{.by = *memory, .kept = nullptr};
-        if (sys::same_open_file(import->fd, buffer->fd()))
-            taken.kept = std::make_shared<const DmaBuf>(std::move(*buffer));
+void Validation::allocated(const VkMemoryAllocateInfo& info, VkDeviceMemory memory,
+                           Import&& found) {
+    const auto* import = imported(info);
+    if (found.buffer) {
+        Taken taken{.by = memory, .kept = nullptr};
+        if (sys::same_open_file(import->fd, found.buffer->fd()))
+            taken.kept = std::make_shared<const DmaBuf>(std::move(*found.buffer));
         else
             driver_keeps_fds_ = false;
         const std::scoped_lock held(lock_);
         taken_.insert_or_assign(import->fd, std::move(taken));
     }
-    const SharedMemoryPtr shared = tracker_.memory_of(*memory);
+    const SharedMemoryPtr shared = tracker_.memory_of(memory);
     if (!shared)
-        return result;
+        return;
     ownership.allocated(shared, import != nullptr);
     const auto* dedicated = find_in<VkMemoryDedicatedAllocateInfo>(
         info.pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
     const std::scoped_lock held(lock_);
     std::erase_if(buffers_, [](const auto& each) { return each.second.of.expired(); });
-    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .imported_at = before});
+    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .imported_at = found.before});
     allocations_.insert_or_assign(
-        *memory,
+        memory,
         Allocation{.memory = shared,
                    .is_dedicated = dedicated != nullptr && (dedicated->image != VK_NULL_HANDLE ||
                                                             dedicated->buffer != VK_NULL_HANDLE)});
-    return result;
 }
 
-void Validation::freed(VkDeviceMemory memory) {
+void Validation::freed(VkDeviceMemory memory) noexcept {
     const std::scoped_lock held(lock_);
     allocations_.erase(memory);
     for (auto& [fd, taken] : taken_)
@@ -487,7 +500,7 @@ void Validation::created(VkBuffer buffer, const VkBufferCreateInfo& info) {
     made_.insert_or_assign(object(buffer), std::move(made));
 }
 
-void Validation::destroyed(Object resource) {
+void Validation::destroyed(Object resource) noexcept {
     ownership.destroyed(resource);
     const std::scoped_lock held(lock_);
     made_.erase(resource);
@@ -722,7 +735,6 @@ void Validation::Submission::signals(const SemaphoreAt& at) {
 }
 
 void Validation::Submission::before() {
-    of_.own_work.submits();
     bool in_order = waits_.empty();
     if (of_.timelines_.any()) {
         // What a queue gets waits for all that the queue waits for. Only this thread is in it.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -110,11 +111,29 @@ public:
     /// The function that does the checks of \p name; null where that has none.
     [[nodiscard]] static PFN_vkVoidFunction find(std::string_view name) noexcept;
 
-    // The checks, as the functions call them.
+    /// Does \p what, one or more of the checks. Where there is no memory for it the application's
+    /// call goes on all the same, and as what is known may be wrong then, nothing is checked any
+    /// more.
+    template <typename What> void check(What what) noexcept {
+        if (lost_.load(std::memory_order_relaxed))
+            return;
+        try {
+            what();
+        } catch (const std::bad_alloc&) {
+            lose();
+        }
+    }
 
-    VkResult allocate(const VkMemoryAllocateInfo& info, const VkAllocationCallbacks* allocator,
-                      VkDeviceMemory* memory);
-    void freed(VkDeviceMemory memory);
+    // The checks, as the functions call them, by `check` unless they are noexcept.
+
+    /// What is imported, before the driver takes the fd.
+    struct Import {
+        std::optional<DmaBuf> buffer;
+        std::uint64_t before = 0; // submissions
+    };
+    [[nodiscard]] Import allocate(const VkMemoryAllocateInfo& info);
+    void allocated(const VkMemoryAllocateInfo& info, VkDeviceMemory memory, Import&& import);
+    void freed(VkDeviceMemory memory) noexcept;
     void ask_for_properties(VkExternalMemoryHandleTypeFlagBits type, int fd);
 
     void mapped(VkDeviceMemory memory);
@@ -125,7 +144,7 @@ public:
     void create(const VkImageCreateInfo& info) const;
     void created(VkImage image, const VkImageCreateInfo& info);
     void created(VkBuffer buffer, const VkBufferCreateInfo& info);
-    void destroyed(Object resource);
+    void destroyed(Object resource) noexcept;
     void bind(VkImage image, VkDeviceMemory memory, VkDeviceSize offset, const void* next);
     void bind(VkBuffer buffer, VkDeviceMemory memory);
     void bound(Object resource, VkDeviceMemory memory);
@@ -203,6 +222,7 @@ private:
         }
     };
 
+    void lose() noexcept;
     [[nodiscard]] std::vector<VkDrmFormatModifierPropertiesEXT> listed(VkFormat format) const;
     [[nodiscard]] bool is_dedicated_only(const VkImageCreateInfo& info) const;
     [[nodiscard]] bool is_dedicated_only(const VkBufferCreateInfo& info) const;
@@ -232,6 +252,7 @@ private:
     Messenger messenger_;
 
     std::atomic<bool> driver_keeps_fds_ = true;
+    std::atomic<bool> lost_ = false;
 
     mutable std::mutex lock_;
     std::unordered_map<Object, Made, ObjectHash> made_;

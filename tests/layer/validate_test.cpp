@@ -20,6 +20,7 @@
 
 #include "layer/application.hpp"
 #include "messages.hpp"
+#include "support/allocations.hpp"
 #include "support/fake_reservations.hpp"
 #include "support/fake_sync_file.hpp"
 #include "support/memfd.hpp"
@@ -1418,6 +1419,60 @@ TEST_F(LayerValidateTest, DevicesMayBeDestroyedInLateDestructors) {
     log = testing::internal::GetCapturedStderr();
     EXPECT_EXIT(exit_with_a_device(), testing::ExitedWithCode(0), "^all of it$");
     testing::internal::CaptureStderr();
+}
+
+// ---- Without memory -----------------------------------------------------------------------------
+
+TEST_F(LayerValidateTest, WithoutMemoryTheCallsGoOn) {
+    start();
+    (void)staging();
+    icd->on_call = [](std::string_view) { exempt_allocations(true); };
+    icd->on_return = [](std::string_view) { exempt_allocations(false); };
+    libc->ioctl = [others = libc->ioctl](int fd, unsigned long request, void* argument) {
+        exempt_allocations(true);
+        const int result = others(fd, request, argument);
+        exempt_allocations(false);
+        return result;
+    };
+    int failures = 0;
+    // Every allocation of ours, one after the other.
+    for (bool failed = true; failed;) {
+        Application own_app(HandLoader::get_instance_proc_addr);
+        ASSERT_EQ(own_app.result, VK_SUCCESS);
+        const DeviceFunctions& vk = own_app.vk;
+        VkDevice device = own_app.device;
+        VkQueue at = own_app.queue();
+        VkCommandPool commands_of = own_app.command_pool();
+        VkCommandBuffer commands = own_app.begin(commands_of);
+        UniqueFd dma_buf = memfd(page);
+        const int fd = dma_buf.release();
+        const VkBufferCreateInfo info{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                      .size = page,
+                                      .usage = VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+        const VkSubmitInfo submission{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .commandBufferCount = 1,
+                                      .pCommandBuffers = &commands};
+        VkDeviceMemory memory = VK_NULL_HANDLE;
+        VkBuffer buffer = VK_NULL_HANDLE;
+        void* mapped = nullptr;
+        fail_allocation(++failures);
+        EXPECT_EQ(own_app.import_memory(fd, page, memory), VK_SUCCESS);
+        EXPECT_EQ(vk.CreateBuffer(device, &info, nullptr, &buffer), VK_SUCCESS);
+        EXPECT_EQ(vk.BindBufferMemory(device, buffer, memory, 0), VK_SUCCESS);
+        vk.CmdFillBuffer(commands, buffer, 0, page, 0);
+        EXPECT_EQ(vk.EndCommandBuffer(commands), VK_SUCCESS);
+        EXPECT_EQ(vk.QueueSubmit(at, 1, &submission, VK_NULL_HANDLE), VK_SUCCESS);
+        EXPECT_EQ(vk.DeviceWaitIdle(device), VK_SUCCESS);
+        EXPECT_EQ(vk.MapMemory(device, memory, 0, page, 0, &mapped), VK_SUCCESS);
+        vk.UnmapMemory(device, memory);
+        failed = !fail_allocation(0);
+        vk.DestroyCommandPool(device, commands_of, nullptr);
+        vk.DestroyBuffer(device, buffer, nullptr);
+        vk.FreeMemory(device, memory, nullptr);
+    }
+    icd->on_call = icd->on_return = nullptr;
+    EXPECT_GE(failures, 8);
+    EXPECT_EQ(said(), nothing);
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
