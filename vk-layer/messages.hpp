@@ -62,7 +62,14 @@ template <typename Handle> [[nodiscard]] std::uint64_t number_of(Handle handle) 
         return handle;
 }
 
-/// The opposite.
+[[nodiscard]] inline Object object(VkImage image) noexcept {
+    return {.type = VK_OBJECT_TYPE_IMAGE, .handle = number_of(image)};
+}
+[[nodiscard]] inline Object object(VkBuffer buffer) noexcept {
+    return {.type = VK_OBJECT_TYPE_BUFFER, .handle = number_of(buffer)};
+}
+
+/// The opposite of `number_of`.
 template <typename Handle> [[nodiscard]] Handle handle_of(std::uint64_t number) noexcept {
     if constexpr (std::is_pointer_v<Handle>)
         return reinterpret_cast<Handle>(

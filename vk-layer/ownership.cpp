@@ -96,6 +96,12 @@ void Ownership::ignore(const Recorded& all) {
                     found->second.ignored = true;
 }
 
+void Ownership::forget() noexcept {
+    const std::scoped_lock held(lock_);
+    recordings_.clear();
+    states_.clear();
+}
+
 std::vector<Finding> Ownership::submit(const Recorded& all) {
     std::vector<Finding> findings;
     const std::scoped_lock held(lock_);

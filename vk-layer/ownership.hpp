@@ -79,6 +79,8 @@ public:
     [[nodiscard]] std::vector<Finding> submit(const Recorded& all);
     /// Nobody knows when, or whether, they are done: what they use is not looked at any more.
     void ignore(const Recorded& all);
+    /// Nothing is known any more, nor kept.
+    void forget() noexcept;
 
 private:
     /// An image or buffer that somebody here uses.

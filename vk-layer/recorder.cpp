@@ -30,10 +30,6 @@ Access access_of(VkAccessFlags2 mask) noexcept {
     return mask == 0 || (mask & ~read_bits) != 0 ? Access::write : Access::read;
 }
 
-bool is_outside(std::uint32_t family) noexcept {
-    return family == VK_QUEUE_FAMILY_FOREIGN_EXT || family == VK_QUEUE_FAMILY_EXTERNAL;
-}
-
 } // namespace
 
 void Recorder::allocated(VkCommandPool pool, std::span<const VkCommandBuffer> all) {

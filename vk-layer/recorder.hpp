@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <shared_mutex>
 #include <span>
@@ -19,6 +20,11 @@
 #include "tracker.hpp"
 
 namespace sluice::layer {
+
+/// Whether a queue \p family is outside of the device.
+[[nodiscard]] constexpr bool is_outside(std::uint32_t family) noexcept {
+    return family == VK_QUEUE_FAMILY_FOREIGN_EXT || family == VK_QUEUE_FAMILY_EXTERNAL;
+}
 
 /// How commands use memory that is shared.
 struct Use {

@@ -11,6 +11,8 @@
 #include "chain.hpp"
 #include "core/sys.hpp"
 #include "planes.hpp"
+#include "recorder.hpp"
+#include "report.hpp"
 
 namespace sluice::layer {
 
@@ -45,12 +47,6 @@ std::string words(const SharedMemoryPtr& memory) {
     return buffer != nullptr ? words(*buffer) : "memory that may be exported as a dma-buf";
 }
 
-Object object(VkImage image) {
-    return {.type = VK_OBJECT_TYPE_IMAGE, .handle = number_of(image)};
-}
-Object object(VkBuffer buffer) {
-    return {.type = VK_OBJECT_TYPE_BUFFER, .handle = number_of(buffer)};
-}
 Object object(VkDeviceMemory memory) {
     return {.type = VK_OBJECT_TYPE_DEVICE_MEMORY, .handle = number_of(memory)};
 }
@@ -89,10 +85,6 @@ std::span<const std::uint64_t> modifiers_of(const VkImageCreateInfo& info) {
 template <typename External> bool is_shared(const void* next, VkStructureType type) {
     const auto* external = find_in<External>(next, type);
     return external != nullptr && (external->handleTypes & dma_buf) != 0;
-}
-
-bool is_outside(std::uint32_t family) noexcept {
-    return family == VK_QUEUE_FAMILY_FOREIGN_EXT || family == VK_QUEUE_FAMILY_EXTERNAL;
 }
 
 /// Whether nothing can be done in \p layout but to read.
@@ -161,53 +153,65 @@ SharedMemoryPtr Validation::memory_of(VkDeviceMemory memory) const {
     return found != allocations_.end() ? found->second.memory : nullptr;
 }
 
+void Validation::lose() noexcept {
+    if (lost_.exchange(true))
+        return;
+    warn("no memory for what is known of a device: nothing of it is checked any more");
+    ownership.forget();
+    const std::scoped_lock held(lock_);
+    made_.clear();
+    allocations_.clear();
+    buffers_.clear();
+    taken_.clear();
+    late_.clear();
+}
+
 // ---- Imports ------------------------------------------------------------------------------------
 
-VkResult Validation::allocate(const VkMemoryAllocateInfo& info,
-                              const VkAllocationCallbacks* allocator, VkDeviceMemory* memory) {
-    const auto* import = imported(info);
+Validation::Import Validation::allocate(const VkMemoryAllocateInfo& info) {
+    Import found;
     // A duplicate: the fd is the driver's as soon as it has taken it.
-    std::optional<DmaBuf> buffer;
-    if (import != nullptr) {
-        auto found = DmaBuf::from_borrowed_fd(import->fd);
-        check_fd(import->fd, found, "vkAllocateMemory");
-        if (found) {
-            check_size(info, *found);
-            buffer = std::move(*found);
+    if (const auto* import = imported(info)) {
+        auto buffer = DmaBuf::from_borrowed_fd(import->fd);
+        check_fd(import->fd, buffer, "vkAllocateMemory");
+        if (buffer) {
+            check_size(info, *buffer);
+            found.buffer = std::move(*buffer);
         }
     }
-    const std::uint64_t before = submissions();
-    const VkResult result = down.AllocateMemory(device_, &info, allocator, memory);
-    if (result != VK_SUCCESS)
-        return result;
+    found.before = OwnWork::submissions();
+    return found;
+}
 
-    if (buffer) {
-        Taken taken{.by = *memory, .kept = nullptr};
-        if (sys::same_open_file(import->fd, buffer->fd()))
-            taken.kept = std::make_shared<const DmaBuf>(std::move(*buffer));
+void Validation::allocated(const VkMemoryAllocateInfo& info, VkDeviceMemory memory,
+                           Import&& found) {
+    const auto* import = imported(info);
+    if (found.buffer) {
+        Taken taken{.by = memory, .kept = nullptr};
+        if (sys::same_open_file(import->fd, found.buffer->fd()))
+            taken.kept = std::make_shared<const DmaBuf>(std::move(*found.buffer));
         else
             driver_keeps_fds_ = false;
         const std::scoped_lock held(lock_);
         taken_.insert_or_assign(import->fd, std::move(taken));
     }
-    const SharedMemoryPtr shared = tracker_.memory_of(*memory);
+    const SharedMemoryPtr shared = tracker_.memory_of(memory);
     if (!shared)
-        return result;
+        return;
     ownership.allocated(shared, import != nullptr);
     const auto* dedicated = find_in<VkMemoryDedicatedAllocateInfo>(
         info.pNext, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
     const std::scoped_lock held(lock_);
     std::erase_if(buffers_, [](const auto& each) { return each.second.of.expired(); });
-    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .settled_at = before});
+    buffers_.try_emplace(shared.get(), Buffer{.of = shared, .imported_at = found.before});
     allocations_.insert_or_assign(
-        *memory,
+        memory,
         Allocation{.memory = shared,
                    .is_dedicated = dedicated != nullptr && (dedicated->image != VK_NULL_HANDLE ||
                                                             dedicated->buffer != VK_NULL_HANDLE)});
-    return result;
 }
 
-void Validation::freed(VkDeviceMemory memory) {
+void Validation::freed(VkDeviceMemory memory) noexcept {
     const std::scoped_lock held(lock_);
     allocations_.erase(memory);
     for (auto& [fd, taken] : taken_)
@@ -259,7 +263,14 @@ std::optional<SyncFile> Validation::fence_of_others(const SharedMemoryPtr& memor
     const DmaBuf* buffer = memory->buffer();
     if (buffer == nullptr)
         return std::nullopt;
-    const std::uint64_t now = submissions();
+    OwnWork::Since own;
+    {
+        const std::scoped_lock held(lock_);
+        const auto found = buffers_.find(memory.get());
+        if (found == buffers_.end())
+            return std::nullopt;
+        own = own_work.since(found->second.idle_at, found->second.imported_at);
+    }
     auto fence = buffer->export_fence(access);
     if (!fence)
         return std::nullopt;
@@ -271,12 +282,12 @@ std::optional<SyncFile> Validation::fence_of_others(const SharedMemoryPtr& memor
     Buffer& of = found->second;
     if (!pending) {
         if (access == Access::write) // nobody's is
-            of.settled_at = std::max(of.settled_at, now);
+            of.idle_at = std::max(of.idle_at, own.submissions);
         return std::nullopt;
     }
-    // Where the application has work under way the fence may be its own, whatever that work does:
-    // some drivers leave fences in all buffers.
-    if (out_of_order_ || std::max(of.settled_at, settled_.load()) != now || of.resources.size() > 1)
+    // Where the application has work under way, since before or since just now, the fence may be
+    // its own, whatever that work does: some drivers leave fences in all buffers.
+    if (!own.none || OwnWork::submissions() != own.submissions || of.resources.size() > 1)
         return std::nullopt;
     return std::move(*fence);
 }
@@ -453,8 +464,7 @@ bool Validation::is_dedicated_only(const VkBufferCreateInfo& info) const {
 }
 
 void Validation::created(VkImage image, const VkImageCreateInfo& info) {
-    Made made{.is_image = true,
-              .disjoint = (info.flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
+    Made made{.disjoint = (info.flags & VK_IMAGE_CREATE_DISJOINT_BIT) != 0,
               .dedicated_only = is_dedicated_only(info),
               .writes_unseen = (info.usage & ~plain_image_usage) != 0,
               .levels = info.mipLevels,
@@ -484,15 +494,13 @@ void Validation::created(VkBuffer buffer, const VkBufferCreateInfo& info) {
     for (const auto* each = static_cast<const VkBaseInStructure*>(info.pNext); each != nullptr;
          each = each->pNext)
         plain = plain && each->sType == VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO;
-    Made made{.is_image = false,
-              .dedicated_only = is_dedicated_only(info),
-              .writes_unseen = !plain,
-              .size = info.size};
+    Made made{
+        .dedicated_only = is_dedicated_only(info), .writes_unseen = !plain, .size = info.size};
     const std::scoped_lock held(lock_);
     made_.insert_or_assign(object(buffer), std::move(made));
 }
 
-void Validation::destroyed(Object resource) {
+void Validation::destroyed(Object resource) noexcept {
     ownership.destroyed(resource);
     const std::scoped_lock held(lock_);
     made_.erase(resource);
@@ -727,7 +735,6 @@ void Validation::Submission::signals(const SemaphoreAt& at) {
 }
 
 void Validation::Submission::before() {
-    of_.submissions_.fetch_add(1);
     bool in_order = waits_.empty();
     if (of_.timelines_.any()) {
         // What a queue gets waits for all that the queue waits for. Only this thread is in it.
@@ -743,7 +750,7 @@ void Validation::Submission::before() {
         of_.late_[queue_] = std::move(late);
     }
     if (!in_order) {
-        of_.out_of_order_ = true;
+        of_.own_work.submits_late();
         of_.ownership.ignore(recorded_);
     }
     for (const Finding& each : of_.ownership.submit(recorded_))
@@ -758,12 +765,6 @@ void Validation::Submission::before() {
 void Validation::Submission::after(VkResult result) {
     if (result != VK_SUCCESS)
         of_.ownership.ignore(recorded_);
-}
-
-void Validation::settled(std::uint64_t submissions) noexcept {
-    std::uint64_t before = settled_.load();
-    while (before < submissions && !settled_.compare_exchange_weak(before, submissions)) {
-    }
 }
 
 } // namespace sluice::layer

@@ -4,11 +4,11 @@
 /// of the layer, and where it is off none of it is there.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +23,7 @@
 
 #include "map_memory2.hpp"
 #include "messages.hpp"
+#include "own_work.hpp"
 #include "ownership.hpp"
 #include "timelines.hpp"
 #include "tracker.hpp"
@@ -110,11 +111,29 @@ public:
     /// The function that does the checks of \p name; null where that has none.
     [[nodiscard]] static PFN_vkVoidFunction find(std::string_view name) noexcept;
 
-    // The checks, as the functions call them.
+    /// Does \p what, one or more of the checks. Where there is no memory for it the application's
+    /// call goes on all the same, and as what is known may be wrong then, nothing is checked any
+    /// more.
+    template <typename What> void check(What what) noexcept {
+        if (lost_.load(std::memory_order_relaxed))
+            return;
+        try {
+            what();
+        } catch (const std::bad_alloc&) {
+            lose();
+        }
+    }
 
-    VkResult allocate(const VkMemoryAllocateInfo& info, const VkAllocationCallbacks* allocator,
-                      VkDeviceMemory* memory);
-    void freed(VkDeviceMemory memory);
+    // The checks, as the functions call them, by `check` unless they are noexcept.
+
+    /// What is imported, before the driver takes the fd.
+    struct Import {
+        std::optional<DmaBuf> buffer;
+        std::uint64_t before = 0; // submissions
+    };
+    [[nodiscard]] Import allocate(const VkMemoryAllocateInfo& info);
+    void allocated(const VkMemoryAllocateInfo& info, VkDeviceMemory memory, Import&& import);
+    void freed(VkDeviceMemory memory) noexcept;
     void ask_for_properties(VkExternalMemoryHandleTypeFlagBits type, int fd);
 
     void mapped(VkDeviceMemory memory);
@@ -125,7 +144,7 @@ public:
     void create(const VkImageCreateInfo& info) const;
     void created(VkImage image, const VkImageCreateInfo& info);
     void created(VkBuffer buffer, const VkBufferCreateInfo& info);
-    void destroyed(Object resource);
+    void destroyed(Object resource) noexcept;
     void bind(VkImage image, VkDeviceMemory memory, VkDeviceSize offset, const void* next);
     void bind(VkBuffer buffer, VkDeviceMemory memory);
     void bound(Object resource, VkDeviceMemory memory);
@@ -161,13 +180,9 @@ public:
         std::vector<OpenWait> waits_;
     };
 
-    /// How many submissions there have been.
-    [[nodiscard]] std::uint64_t submissions() const noexcept { return submissions_.load(); }
-    /// The first \p submissions are done.
-    void settled(std::uint64_t submissions) noexcept;
-
     ValidateFunctions down;
     Ownership ownership;
+    OwnWork own_work;
 
 private:
     /// What an image needs of the buffer behind one of its memory planes, from its offset on.
@@ -175,7 +190,6 @@ private:
         std::uint64_t offset = 0, end = 0;
     };
     struct Made {
-        bool is_image = false;
         bool disjoint = false;
         bool dedicated_only = false;
         bool writes_unseen = false; // by its usage
@@ -196,7 +210,9 @@ private:
     };
     struct Buffer {
         std::weak_ptr<SharedMemory> of;
-        std::uint64_t settled_at = 0; // submissions that have left no fence in it
+        // Submissions that have left no fence in it: those before it was imported here, of this
+        // device, and those before it was seen idle, of all.
+        std::uint64_t imported_at = 0, idle_at = 0;
         std::vector<Object> resources;
     };
     struct ObjectHash {
@@ -206,6 +222,7 @@ private:
         }
     };
 
+    void lose() noexcept;
     [[nodiscard]] std::vector<VkDrmFormatModifierPropertiesEXT> listed(VkFormat format) const;
     [[nodiscard]] bool is_dedicated_only(const VkImageCreateInfo& info) const;
     [[nodiscard]] bool is_dedicated_only(const VkBufferCreateInfo& info) const;
@@ -234,9 +251,8 @@ private:
     const Timelines& timelines_;
     Messenger messenger_;
 
-    std::atomic<std::uint64_t> submissions_ = 0, settled_ = 0;
-    std::atomic<bool> out_of_order_ = false; // some submission was
     std::atomic<bool> driver_keeps_fds_ = true;
+    std::atomic<bool> lost_ = false;
 
     mutable std::mutex lock_;
     std::unordered_map<Object, Made, ObjectHash> made_;

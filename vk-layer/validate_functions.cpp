@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "chain.hpp"
 #include "immortal.hpp"
@@ -27,21 +28,17 @@ template <typename Handle> Validation& checks_of(Handle dispatchable) {
     return *validations().find(key_of(dispatchable));
 }
 
-template <typename Handle> Object object(VkObjectType type, Handle handle) {
-    return {.type = type, .handle = number_of(handle)};
-}
-Object object(VkImage image) {
-    return object(VK_OBJECT_TYPE_IMAGE, image);
-}
-Object object(VkBuffer buffer) {
-    return object(VK_OBJECT_TYPE_BUFFER, buffer);
-}
-
 // ---- Memory -------------------------------------------------------------------------------------
 
 VKAPI_ATTR VkResult VKAPI_CALL AllocateMemory(VkDevice device, const VkMemoryAllocateInfo* info,
                                               Allocator allocator, VkDeviceMemory* memory) {
-    return checks_of(device).allocate(*info, allocator, memory);
+    Validation& of = checks_of(device);
+    Validation::Import import;
+    of.check([&] { import = of.allocate(*info); });
+    const VkResult result = of.down.AllocateMemory(device, info, allocator, memory);
+    if (result == VK_SUCCESS)
+        of.check([&] { of.allocated(*info, *memory, std::move(import)); });
+    return result;
 }
 
 VKAPI_ATTR void VKAPI_CALL FreeMemory(VkDevice device, VkDeviceMemory memory, Allocator allocator) {
@@ -54,7 +51,7 @@ VKAPI_ATTR VkResult VKAPI_CALL GetMemoryFdPropertiesKHR(VkDevice device,
                                                         VkExternalMemoryHandleTypeFlagBits type,
                                                         int fd, VkMemoryFdPropertiesKHR* into) {
     Validation& of = checks_of(device);
-    of.ask_for_properties(type, fd);
+    of.check([&] { of.ask_for_properties(type, fd); });
     return of.down.GetMemoryFdPropertiesKHR(device, type, fd, into);
 }
 
@@ -64,7 +61,7 @@ VKAPI_ATTR VkResult VKAPI_CALL MapMemory(VkDevice device, VkDeviceMemory memory,
     Validation& of = checks_of(device);
     const VkResult result = of.down.MapMemory(device, memory, offset, size, flags, at);
     if (result == VK_SUCCESS)
-        of.mapped(memory);
+        of.check([&] { of.mapped(memory); });
     return result;
 }
 
@@ -73,7 +70,7 @@ VKAPI_ATTR VkResult VKAPI_CALL map_2(VkDevice device, const VkMemoryMapInfoKHR* 
     Validation& of = checks_of(device);
     const VkResult result = (of.down.*Function)(device, info, at);
     if (result == VK_SUCCESS)
-        of.mapped(info->memory);
+        of.check([&] { of.mapped(info->memory); });
     return result;
 }
 constexpr auto MapMemory2 = map_2<&Down::MapMemory2>;
@@ -81,14 +78,14 @@ constexpr auto MapMemory2KHR = map_2<&Down::MapMemory2KHR>;
 
 VKAPI_ATTR void VKAPI_CALL UnmapMemory(VkDevice device, VkDeviceMemory memory) {
     Validation& of = checks_of(device);
-    of.unmap(memory);
+    of.check([&] { of.unmap(memory); });
     of.down.UnmapMemory(device, memory);
 }
 
 template <auto Function>
 VKAPI_ATTR VkResult VKAPI_CALL unmap_2(VkDevice device, const VkMemoryUnmapInfoKHR* info) {
     Validation& of = checks_of(device);
-    of.unmap(info->memory);
+    of.check([&] { of.unmap(info->memory); });
     return (of.down.*Function)(device, info);
 }
 constexpr auto UnmapMemory2 = unmap_2<&Down::UnmapMemory2>;
@@ -97,14 +94,14 @@ constexpr auto UnmapMemory2KHR = unmap_2<&Down::UnmapMemory2KHR>;
 VKAPI_ATTR VkResult VKAPI_CALL FlushMappedMemoryRanges(VkDevice device, std::uint32_t count,
                                                        const VkMappedMemoryRange* ranges) {
     Validation& of = checks_of(device);
-    of.touch({ranges, count}, Access::write);
+    of.check([&] { of.touch({ranges, count}, Access::write); });
     return of.down.FlushMappedMemoryRanges(device, count, ranges);
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL InvalidateMappedMemoryRanges(VkDevice device, std::uint32_t count,
                                                             const VkMappedMemoryRange* ranges) {
     Validation& of = checks_of(device);
-    of.touch({ranges, count}, Access::read);
+    of.check([&] { of.touch({ranges, count}, Access::read); });
     return of.down.InvalidateMappedMemoryRanges(device, count, ranges);
 }
 
@@ -113,10 +110,10 @@ VKAPI_ATTR VkResult VKAPI_CALL InvalidateMappedMemoryRanges(VkDevice device, std
 VKAPI_ATTR VkResult VKAPI_CALL CreateImage(VkDevice device, const VkImageCreateInfo* info,
                                            Allocator allocator, VkImage* image) {
     Validation& of = checks_of(device);
-    of.create(*info);
+    of.check([&] { of.create(*info); });
     const VkResult result = of.down.CreateImage(device, info, allocator, image);
     if (result == VK_SUCCESS)
-        of.created(*image, *info);
+        of.check([&] { of.created(*image, *info); });
     return result;
 }
 
@@ -131,7 +128,7 @@ VKAPI_ATTR VkResult VKAPI_CALL CreateBuffer(VkDevice device, const VkBufferCreat
     Validation& of = checks_of(device);
     const VkResult result = of.down.CreateBuffer(device, info, allocator, buffer);
     if (result == VK_SUCCESS)
-        of.created(*buffer, *info);
+        of.check([&] { of.created(*buffer, *info); });
     return result;
 }
 
@@ -144,10 +141,10 @@ VKAPI_ATTR void VKAPI_CALL DestroyBuffer(VkDevice device, VkBuffer buffer, Alloc
 VKAPI_ATTR VkResult VKAPI_CALL BindImageMemory(VkDevice device, VkImage image,
                                                VkDeviceMemory memory, VkDeviceSize offset) {
     Validation& of = checks_of(device);
-    of.bind(image, memory, offset, nullptr);
+    of.check([&] { of.bind(image, memory, offset, nullptr); });
     const VkResult result = of.down.BindImageMemory(device, image, memory, offset);
     if (result == VK_SUCCESS)
-        of.bound(object(image), memory);
+        of.check([&] { of.bound(object(image), memory); });
     return result;
 }
 
@@ -156,11 +153,11 @@ VKAPI_ATTR VkResult VKAPI_CALL bind_images(VkDevice device, std::uint32_t count,
                                            const VkBindImageMemoryInfo* infos) {
     Validation& of = checks_of(device);
     for (const auto& each : std::span(infos, count))
-        of.bind(each.image, each.memory, each.memoryOffset, each.pNext);
+        of.check([&] { of.bind(each.image, each.memory, each.memoryOffset, each.pNext); });
     const VkResult result = (of.down.*Function)(device, count, infos);
     if (result == VK_SUCCESS)
         for (const auto& each : std::span(infos, count))
-            of.bound(object(each.image), each.memory);
+            of.check([&] { of.bound(object(each.image), each.memory); });
     return result;
 }
 constexpr auto BindImageMemory2 = bind_images<&Down::BindImageMemory2>;
@@ -169,10 +166,10 @@ constexpr auto BindImageMemory2KHR = bind_images<&Down::BindImageMemory2KHR>;
 VKAPI_ATTR VkResult VKAPI_CALL BindBufferMemory(VkDevice device, VkBuffer buffer,
                                                 VkDeviceMemory memory, VkDeviceSize offset) {
     Validation& of = checks_of(device);
-    of.bind(buffer, memory);
+    of.check([&] { of.bind(buffer, memory); });
     const VkResult result = of.down.BindBufferMemory(device, buffer, memory, offset);
     if (result == VK_SUCCESS)
-        of.bound(object(buffer), memory);
+        of.check([&] { of.bound(object(buffer), memory); });
     return result;
 }
 
@@ -181,11 +178,11 @@ VKAPI_ATTR VkResult VKAPI_CALL bind_buffers(VkDevice device, std::uint32_t count
                                             const VkBindBufferMemoryInfo* infos) {
     Validation& of = checks_of(device);
     for (const auto& each : std::span(infos, count))
-        of.bind(each.buffer, each.memory);
+        of.check([&] { of.bind(each.buffer, each.memory); });
     const VkResult result = (of.down.*Function)(device, count, infos);
     if (result == VK_SUCCESS)
         for (const auto& each : std::span(infos, count))
-            of.bound(object(each.buffer), each.memory);
+            of.check([&] { of.bound(object(each.buffer), each.memory); });
     return result;
 }
 constexpr auto BindBufferMemory2 = bind_buffers<&Down::BindBufferMemory2>;
@@ -199,7 +196,9 @@ VKAPI_ATTR VkResult VKAPI_CALL AllocateCommandBuffers(VkDevice device,
     Validation& of = checks_of(device);
     const VkResult result = of.down.AllocateCommandBuffers(device, info, commands);
     if (result == VK_SUCCESS)
-        of.ownership.allocated(info->commandPool, {commands, info->commandBufferCount});
+        of.check([&] {
+            of.ownership.allocated(info->commandPool, {commands, info->commandBufferCount});
+        });
     return result;
 }
 
@@ -221,28 +220,28 @@ VKAPI_ATTR void VKAPI_CALL DestroyCommandPool(VkDevice device, VkCommandPool poo
 VKAPI_ATTR VkResult VKAPI_CALL ResetCommandPool(VkDevice device, VkCommandPool pool,
                                                 VkCommandPoolResetFlags flags) {
     Validation& of = checks_of(device);
-    of.ownership.pool_reset(pool);
+    of.check([&] { of.ownership.pool_reset(pool); });
     return of.down.ResetCommandPool(device, pool, flags);
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL BeginCommandBuffer(VkCommandBuffer commands,
                                                   const VkCommandBufferBeginInfo* info) {
     Validation& of = checks_of(commands);
-    of.ownership.reset(commands);
+    of.check([&] { of.ownership.reset(commands); });
     return of.down.BeginCommandBuffer(commands, info);
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL ResetCommandBuffer(VkCommandBuffer commands,
                                                   VkCommandBufferResetFlags flags) {
     Validation& of = checks_of(commands);
-    of.ownership.reset(commands);
+    of.check([&] { of.ownership.reset(commands); });
     return of.down.ResetCommandBuffer(commands, flags);
 }
 
 VKAPI_ATTR void VKAPI_CALL CmdExecuteCommands(VkCommandBuffer commands, std::uint32_t count,
                                               const VkCommandBuffer* others) {
     Validation& of = checks_of(commands);
-    of.ownership.executes(commands, {others, count});
+    of.check([&] { of.ownership.executes(commands, {others, count}); });
     of.down.CmdExecuteCommands(commands, count, others);
 }
 
@@ -252,7 +251,7 @@ VKAPI_ATTR void VKAPI_CALL CmdPipelineBarrier(
     std::uint32_t buffer_count, const VkBufferMemoryBarrier* buffers, std::uint32_t image_count,
     const VkImageMemoryBarrier* images) {
     Validation& of = checks_of(commands);
-    of.barriers(commands, {images, image_count}, {buffers, buffer_count});
+    of.check([&] { of.barriers(commands, {images, image_count}, {buffers, buffer_count}); });
     of.down.CmdPipelineBarrier(commands, from, to, flags, memory_count, memory, buffer_count,
                                buffers, image_count, images);
 }
@@ -261,7 +260,7 @@ template <auto Function>
 VKAPI_ATTR void VKAPI_CALL pipeline_barrier(VkCommandBuffer commands,
                                             const VkDependencyInfo* info) {
     Validation& of = checks_of(commands);
-    of.barriers(commands, *info);
+    of.check([&] { of.barriers(commands, *info); });
     (of.down.*Function)(commands, info);
 }
 constexpr auto CmdPipelineBarrier2 = pipeline_barrier<&Down::CmdPipelineBarrier2>;
@@ -275,7 +274,7 @@ VKAPI_ATTR void VKAPI_CALL CmdWaitEvents(VkCommandBuffer commands, std::uint32_t
                                          std::uint32_t image_count,
                                          const VkImageMemoryBarrier* images) {
     Validation& of = checks_of(commands);
-    of.barriers(commands, {images, image_count}, {buffers, buffer_count});
+    of.check([&] { of.barriers(commands, {images, image_count}, {buffers, buffer_count}); });
     of.down.CmdWaitEvents(commands, event_count, events, from, to, memory_count, memory,
                           buffer_count, buffers, image_count, images);
 }
@@ -285,7 +284,7 @@ VKAPI_ATTR void VKAPI_CALL wait_events(VkCommandBuffer commands, std::uint32_t c
                                        const VkEvent* events, const VkDependencyInfo* infos) {
     Validation& of = checks_of(commands);
     for (const auto& each : std::span(infos, count))
-        of.barriers(commands, each);
+        of.check([&] { of.barriers(commands, each); });
     (of.down.*Function)(commands, count, events, infos);
 }
 constexpr auto CmdWaitEvents2 = wait_events<&Down::CmdWaitEvents2>;
@@ -298,13 +297,13 @@ template <auto Function, typename Info>
 VKAPI_ATTR void VKAPI_CALL transfer_2(VkCommandBuffer commands, const Info* info) {
     Validation& of = checks_of(commands);
     if constexpr (requires { info->srcImage; })
-        of.reads(commands, info->srcImage);
+        of.check([&] { of.reads(commands, info->srcImage); });
     else
-        of.reads(commands, info->srcBuffer);
+        of.check([&] { of.reads(commands, info->srcBuffer); });
     if constexpr (requires { info->dstImage; })
-        of.writes(commands, info->dstImage);
+        of.check([&] { of.writes(commands, info->dstImage); });
     else
-        of.writes(commands, info->dstBuffer);
+        of.check([&] { of.writes(commands, info->dstBuffer); });
     (of.down.*Function)(commands, info);
 }
 constexpr auto CmdCopyBuffer2 = transfer_2<&Down::CmdCopyBuffer2, VkCopyBufferInfo2>;
@@ -329,8 +328,8 @@ template <auto Function, typename... Rest>
 VKAPI_ATTR void VKAPI_CALL from_image(VkCommandBuffer commands, VkImage from, VkImageLayout layout,
                                       VkImage to, Rest... rest) {
     Validation& of = checks_of(commands);
-    of.reads(commands, from);
-    of.writes(commands, to);
+    of.check([&] { of.reads(commands, from); });
+    of.check([&] { of.writes(commands, to); });
     (of.down.*Function)(commands, from, layout, to, rest...);
 }
 constexpr auto CmdCopyImage =
@@ -343,8 +342,8 @@ constexpr auto CmdResolveImage =
 VKAPI_ATTR void VKAPI_CALL CmdCopyBuffer(VkCommandBuffer commands, VkBuffer from, VkBuffer to,
                                          std::uint32_t count, const VkBufferCopy* regions) {
     Validation& of = checks_of(commands);
-    of.reads(commands, from);
-    of.writes(commands, to);
+    of.check([&] { of.reads(commands, from); });
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdCopyBuffer(commands, from, to, count, regions);
 }
 
@@ -352,8 +351,8 @@ VKAPI_ATTR void VKAPI_CALL CmdCopyBufferToImage(VkCommandBuffer commands, VkBuff
                                                 VkImageLayout layout, std::uint32_t count,
                                                 const VkBufferImageCopy* regions) {
     Validation& of = checks_of(commands);
-    of.reads(commands, from);
-    of.writes(commands, to);
+    of.check([&] { of.reads(commands, from); });
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdCopyBufferToImage(commands, from, to, layout, count, regions);
 }
 
@@ -362,8 +361,8 @@ VKAPI_ATTR void VKAPI_CALL CmdCopyImageToBuffer(VkCommandBuffer commands, VkImag
                                                 std::uint32_t count,
                                                 const VkBufferImageCopy* regions) {
     Validation& of = checks_of(commands);
-    of.reads(commands, from);
-    of.writes(commands, to);
+    of.check([&] { of.reads(commands, from); });
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdCopyImageToBuffer(commands, from, layout, to, count, regions);
 }
 
@@ -371,14 +370,14 @@ VKAPI_ATTR void VKAPI_CALL CmdUpdateBuffer(VkCommandBuffer commands, VkBuffer to
                                            VkDeviceSize offset, VkDeviceSize size,
                                            const void* data) {
     Validation& of = checks_of(commands);
-    of.writes(commands, to);
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdUpdateBuffer(commands, to, offset, size, data);
 }
 
 VKAPI_ATTR void VKAPI_CALL CmdFillBuffer(VkCommandBuffer commands, VkBuffer to, VkDeviceSize offset,
                                          VkDeviceSize size, std::uint32_t data) {
     Validation& of = checks_of(commands);
-    of.writes(commands, to);
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdFillBuffer(commands, to, offset, size, data);
 }
 
@@ -387,7 +386,7 @@ VKAPI_ATTR void VKAPI_CALL clear(VkCommandBuffer commands, VkImage image, VkImag
                                  const Value* value, std::uint32_t count,
                                  const VkImageSubresourceRange* ranges) {
     Validation& of = checks_of(commands);
-    of.writes(commands, image);
+    of.check([&] { of.writes(commands, image); });
     (of.down.*Function)(commands, image, layout, value, count, ranges);
 }
 constexpr auto CmdClearColorImage = clear<&Down::CmdClearColorImage, VkClearColorValue>;
@@ -399,7 +398,7 @@ VKAPI_ATTR void VKAPI_CALL CmdCopyQueryPoolResults(VkCommandBuffer commands, VkQ
                                                    VkBuffer to, VkDeviceSize offset,
                                                    VkDeviceSize stride, VkQueryResultFlags flags) {
     Validation& of = checks_of(commands);
-    of.writes(commands, to);
+    of.check([&] { of.writes(commands, to); });
     of.down.CmdCopyQueryPoolResults(commands, pool, first, count, to, offset, stride, flags);
 }
 
@@ -407,7 +406,7 @@ template <auto Function, typename Stage>
 VKAPI_ATTR void VKAPI_CALL write_marker(VkCommandBuffer commands, Stage stage, VkBuffer to,
                                         VkDeviceSize offset, std::uint32_t marker) {
     Validation& of = checks_of(commands);
-    of.writes(commands, to);
+    of.check([&] { of.writes(commands, to); });
     (of.down.*Function)(commands, stage, to, offset, marker);
 }
 constexpr auto CmdWriteBufferMarkerAMD =
@@ -440,15 +439,18 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueSubmit(VkQueue queue, std::uint32_t count,
                                            const VkSubmitInfo* infos, VkFence fence) {
     Validation& of = checks_of(queue);
     Validation::Submission submission(of, queue);
-    for (const auto& info : std::span(infos, count)) {
-        waits_of(submission, info);
-        for (VkCommandBuffer each : std::span(info.pCommandBuffers, info.commandBufferCount))
-            submission.executes(each);
-        signals_of(submission, info);
-    }
-    submission.before();
+    of.check([&] {
+        for (const auto& info : std::span(infos, count)) {
+            waits_of(submission, info);
+            for (VkCommandBuffer each : std::span(info.pCommandBuffers, info.commandBufferCount))
+                submission.executes(each);
+            signals_of(submission, info);
+        }
+        submission.before();
+    });
+    of.own_work.submits();
     const VkResult result = of.down.QueueSubmit(queue, count, infos, fence);
-    submission.after(result);
+    of.check([&] { submission.after(result); });
     return result;
 }
 
@@ -457,18 +459,23 @@ VKAPI_ATTR VkResult VKAPI_CALL submit_2(VkQueue queue, std::uint32_t count,
                                         const VkSubmitInfo2* infos, VkFence fence) {
     Validation& of = checks_of(queue);
     Validation::Submission submission(of, queue);
-    for (const auto& info : std::span(infos, count)) {
-        for (const auto& each : std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount))
-            submission.waits_for({each.semaphore, each.value});
-        for (const auto& each : std::span(info.pCommandBufferInfos, info.commandBufferInfoCount))
-            submission.executes(each.commandBuffer);
-        for (const auto& each :
-             std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount))
-            submission.signals({each.semaphore, each.value});
-    }
-    submission.before();
+    of.check([&] {
+        for (const auto& info : std::span(infos, count)) {
+            for (const auto& each :
+                 std::span(info.pWaitSemaphoreInfos, info.waitSemaphoreInfoCount))
+                submission.waits_for({each.semaphore, each.value});
+            for (const auto& each :
+                 std::span(info.pCommandBufferInfos, info.commandBufferInfoCount))
+                submission.executes(each.commandBuffer);
+            for (const auto& each :
+                 std::span(info.pSignalSemaphoreInfos, info.signalSemaphoreInfoCount))
+                submission.signals({each.semaphore, each.value});
+        }
+        submission.before();
+    });
+    of.own_work.submits();
     const VkResult result = (of.down.*Function)(queue, count, infos, fence);
-    submission.after(result);
+    of.check([&] { submission.after(result); });
     return result;
 }
 constexpr auto QueueSubmit2 = submit_2<&Down::QueueSubmit2>;
@@ -483,25 +490,28 @@ VKAPI_ATTR VkResult VKAPI_CALL QueueBindSparse(VkQueue queue, std::uint32_t coun
             for (const auto& one : std::span(each.pBinds, each.bindCount))
                 of.bound_sparsely(one.memory);
     };
-    for (const auto& info : std::span(infos, count)) {
-        waits_of(submission, info);
-        bind(info.pBufferBinds, info.bufferBindCount);
-        bind(info.pImageOpaqueBinds, info.imageOpaqueBindCount);
-        bind(info.pImageBinds, info.imageBindCount);
-        signals_of(submission, info);
-    }
-    submission.before();
+    of.check([&] {
+        for (const auto& info : std::span(infos, count)) {
+            waits_of(submission, info);
+            bind(info.pBufferBinds, info.bufferBindCount);
+            bind(info.pImageOpaqueBinds, info.imageOpaqueBindCount);
+            bind(info.pImageBinds, info.imageBindCount);
+            signals_of(submission, info);
+        }
+        submission.before();
+    });
+    of.own_work.submits();
     const VkResult result = of.down.QueueBindSparse(queue, count, infos, fence);
-    submission.after(result);
+    of.check([&] { submission.after(result); });
     return result;
 }
 
 VKAPI_ATTR VkResult VKAPI_CALL DeviceWaitIdle(VkDevice device) {
     Validation& of = checks_of(device);
-    const std::uint64_t submissions = of.submissions();
+    const std::uint64_t submissions = OwnWork::submissions();
     const VkResult result = of.down.DeviceWaitIdle(device);
     if (result == VK_SUCCESS)
-        of.settled(submissions);
+        of.own_work.settled(submissions);
     return result;
 }
 

@@ -20,6 +20,7 @@
 
 #include "layer/application.hpp"
 #include "messages.hpp"
+#include "support/allocations.hpp"
 #include "support/fake_reservations.hpp"
 #include "support/fake_sync_file.hpp"
 #include "support/memfd.hpp"
@@ -1219,6 +1220,78 @@ TEST_F(LayerValidateTest, OnesOwnWorkIsOnesOwnAffair) {
     app->vk.UnmapMemory(app->device, memory);
 }
 
+TEST_F(LayerValidateTest, WorkThatComesWhileAFenceIsLookedAtIsOnesOwn) {
+    start();
+    VkDeviceMemory memory = import();
+    const VkMappedMemoryRange range{
+        .sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = memory, .size = VK_WHOLE_SIZE};
+    void* at = nullptr;
+    ASSERT_EQ(app->vk.MapMemory(app->device, memory, 0, VK_WHOLE_SIZE, 0, &at), VK_SUCCESS);
+    // Another thread submits, and its fence is in the buffer when that is asked. The second time it
+    // sees the end of its work too, before this thread has thought about what it found.
+    bool ends = false;
+    libc->ioctl = [&, others = libc->ioctl](int fd, unsigned long request, void* argument) {
+        if (request != DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
+            return others(fd, request, argument);
+        EXPECT_EQ(app->submit(queue, {}, {}), VK_SUCCESS);
+        buffers.status[inode] = 0;
+        const int done = others(fd, request, argument);
+        if (ends) {
+            EXPECT_EQ(app->vk.DeviceWaitIdle(app->device), VK_SUCCESS);
+        }
+        return done;
+    };
+    EXPECT_EQ(app->vk.FlushMappedMemoryRanges(app->device, 1, &range), VK_SUCCESS);
+    EXPECT_EQ(said(), nothing);
+    ASSERT_EQ(app->vk.DeviceWaitIdle(app->device), VK_SUCCESS);
+    ends = true;
+    EXPECT_EQ(app->vk.FlushMappedMemoryRanges(app->device, 1, &range), VK_SUCCESS);
+    EXPECT_EQ(said(), nothing);
+    app->vk.UnmapMemory(app->device, memory);
+}
+
+TEST_F(LayerValidateTest, AnotherDeviceOfTheProcessIsNobodyElse) {
+    start();
+    std::optional<Application> other(HandLoader::get_instance_proc_addr);
+    ASSERT_EQ(other->result, VK_SUCCESS);
+    UniqueFd buffer = memfd(page);
+    inode = inode_of(buffer.get());
+    VkDeviceMemory theirs = VK_NULL_HANDLE, ours = VK_NULL_HANDLE;
+    ASSERT_EQ(other->import_memory(dup(buffer.get()), page, theirs), VK_SUCCESS);
+    ASSERT_EQ(other->submit(other->queue(), {}, {}), VK_SUCCESS);
+    ASSERT_EQ(import(buffer.release(), page, ours), VK_SUCCESS);
+    const VkMappedMemoryRange range{
+        .sType = VK_STRUCTURE_TYPE_MAPPED_MEMORY_RANGE, .memory = ours, .size = VK_WHOLE_SIZE};
+    void* at = nullptr;
+    ASSERT_EQ(app->vk.MapMemory(app->device, ours, 0, VK_WHOLE_SIZE, 0, &at), VK_SUCCESS);
+    const auto flush = [&] {
+        EXPECT_EQ(app->vk.FlushMappedMemoryRanges(app->device, 1, &range), VK_SUCCESS);
+        return said();
+    };
+    buffers.status[inode] = 0;
+    EXPECT_EQ(flush(), nothing) << "the fence may be the other device's";
+    ASSERT_EQ(app->vk.DeviceWaitIdle(app->device), VK_SUCCESS);
+    EXPECT_EQ(flush(), nothing) << "which does not wait for that";
+    ASSERT_EQ(other->vk.DeviceWaitIdle(other->device), VK_SUCCESS);
+    EXPECT_EQ(flush(), while_pending);
+
+    // Nor can anything be told of work that comes at nobody knows what time.
+    VkSemaphore timeline = other->timeline();
+    ASSERT_EQ(other->submit(other->queue(), {{timeline, 1}}, {}), VK_SUCCESS);
+    buffers.status[inode] = 1;
+    EXPECT_EQ(flush(), nothing);
+    buffers.status[inode] = 0;
+    EXPECT_EQ(flush(), nothing);
+    ASSERT_EQ(other->submit(other->queue(0, 1), {}, {{timeline, 1}}), VK_SUCCESS);
+    ASSERT_EQ(other->vk.DeviceWaitIdle(other->device), VK_SUCCESS);
+    other->vk.DestroySemaphore(other->device, timeline, nullptr);
+    other->vk.FreeMemory(other->device, theirs, nullptr);
+    // A device that is gone has nothing under way.
+    other.reset();
+    EXPECT_EQ(flush(), while_pending);
+    app->vk.UnmapMemory(app->device, ours);
+}
+
 TEST_F(LayerValidateTest, ABufferInPartsIsNotLookedAt) {
     start();
     VkDeviceMemory memory = import();
@@ -1346,6 +1419,60 @@ TEST_F(LayerValidateTest, DevicesMayBeDestroyedInLateDestructors) {
     log = testing::internal::GetCapturedStderr();
     EXPECT_EXIT(exit_with_a_device(), testing::ExitedWithCode(0), "^all of it$");
     testing::internal::CaptureStderr();
+}
+
+// ---- Without memory -----------------------------------------------------------------------------
+
+TEST_F(LayerValidateTest, WithoutMemoryTheCallsGoOn) {
+    start();
+    (void)staging();
+    icd->on_call = [](std::string_view) { exempt_allocations(true); };
+    icd->on_return = [](std::string_view) { exempt_allocations(false); };
+    libc->ioctl = [others = libc->ioctl](int fd, unsigned long request, void* argument) {
+        exempt_allocations(true);
+        const int result = others(fd, request, argument);
+        exempt_allocations(false);
+        return result;
+    };
+    int failures = 0;
+    // Every allocation of ours, one after the other.
+    for (bool failed = true; failed;) {
+        Application own_app(HandLoader::get_instance_proc_addr);
+        ASSERT_EQ(own_app.result, VK_SUCCESS);
+        const DeviceFunctions& vk = own_app.vk;
+        VkDevice device = own_app.device;
+        VkQueue at = own_app.queue();
+        VkCommandPool commands_of = own_app.command_pool();
+        VkCommandBuffer commands = own_app.begin(commands_of);
+        UniqueFd dma_buf = memfd(page);
+        const int fd = dma_buf.release();
+        const VkBufferCreateInfo info{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                      .size = page,
+                                      .usage = VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+        const VkSubmitInfo submission{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                                      .commandBufferCount = 1,
+                                      .pCommandBuffers = &commands};
+        VkDeviceMemory memory = VK_NULL_HANDLE;
+        VkBuffer buffer = VK_NULL_HANDLE;
+        void* mapped = nullptr;
+        fail_allocation(++failures);
+        EXPECT_EQ(own_app.import_memory(fd, page, memory), VK_SUCCESS);
+        EXPECT_EQ(vk.CreateBuffer(device, &info, nullptr, &buffer), VK_SUCCESS);
+        EXPECT_EQ(vk.BindBufferMemory(device, buffer, memory, 0), VK_SUCCESS);
+        vk.CmdFillBuffer(commands, buffer, 0, page, 0);
+        EXPECT_EQ(vk.EndCommandBuffer(commands), VK_SUCCESS);
+        EXPECT_EQ(vk.QueueSubmit(at, 1, &submission, VK_NULL_HANDLE), VK_SUCCESS);
+        EXPECT_EQ(vk.DeviceWaitIdle(device), VK_SUCCESS);
+        EXPECT_EQ(vk.MapMemory(device, memory, 0, page, 0, &mapped), VK_SUCCESS);
+        vk.UnmapMemory(device, memory);
+        failed = !fail_allocation(0);
+        vk.DestroyCommandPool(device, commands_of, nullptr);
+        vk.DestroyBuffer(device, buffer, nullptr);
+        vk.FreeMemory(device, memory, nullptr);
+    }
+    icd->on_call = icd->on_return = nullptr;
+    EXPECT_GE(failures, 8);
+    EXPECT_EQ(said(), nothing);
 }
 
 // ---- Threads ------------------------------------------------------------------------------------
