@@ -1109,7 +1109,7 @@ TEST_F(LayerEmulateTest, WhatAnEarlierBatchSignalsHoldsNobodyUp) {
                                      .value = value,
                                      .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
     };
-    const VkSemaphoreSubmitInfo first = at(1), second = at(2);
+    const VkSemaphoreSubmitInfo first = at(1);
     const VkCommandBufferSubmitInfo one{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
                                         .commandBuffer = commands()};
     const std::array batches{VkSubmitInfo2{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
