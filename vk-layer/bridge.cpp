@@ -154,12 +154,6 @@ template <> struct Kind<VkBindSparseInfo> : WithValuesApart<VkBindSparseInfo> {
     }
 };
 
-/// Whether fences come out of buffers and go into them; asked once.
-bool kernel_is_able(const DmaBuf& any) {
-    const auto caps = implicit_sync_caps(any);
-    return !caps || (caps->export_fence && caps->import_fence);
-}
-
 /// Makes \p kept another fd of \p fence. What it was before is closed by the same call.
 bool keep_another(UniqueFd& kept, const SyncFile& fence) {
     if (kept && dup3(fence.fd(), kept.get(), O_CLOEXEC) >= 0)
@@ -457,9 +451,20 @@ VkResult Bridge::run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence f
 
 // ---- Submissions --------------------------------------------------------------------------------
 
+/// Whether fences come out of buffers and go into them. Asked once; who cannot be asked is tried.
+bool Bridge::kernel_is_able(const DmaBuf& any) {
+    Kernel known = kernel_.load(std::memory_order_relaxed);
+    if (known == Kernel::unknown) {
+        const auto caps = implicit_sync_caps(any);
+        known = !caps || (caps->export_fence && caps->import_fence) ? Kernel::able : Kernel::unable;
+        kernel_.store(known, std::memory_order_relaxed);
+    }
+    return known == Kernel::able;
+}
+
 template <typename Info>
 VkResult Bridge::as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence) {
-    if (mode_ == Settings::Sync::off && !validates_)
+    if (!timelines_.any() || (mode_ == Settings::Sync::off && !validates_))
         return Kind<Info>::down(vk_, queue, infos, fence);
     try {
         plan(queue, infos, nullptr);

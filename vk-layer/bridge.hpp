@@ -127,6 +127,7 @@ private:
     template <typename Info> VkResult run(Queue& queue, std::span<const Info> infos, VkFence fence);
     template <typename Info>
     VkResult run_on_cpu(Queue& queue, std::span<const Info> infos, VkFence fence);
+    bool kernel_is_able(const DmaBuf& any);
     template <typename Info>
     VkResult as_it_is(Queue& queue, std::span<const Info> infos, VkFence fence);
     template <typename Info> bool collect(Queue& queue, std::span<const Info> infos) const;
@@ -158,7 +159,9 @@ private:
     bool emulates_;
     bool validates_; // who checks goes by the timelines too
     Report& report_;
-    bool able_;
+    bool able_; // the driver
+    enum class Kernel : std::uint8_t { unknown, able, unable };
+    std::atomic<Kernel> kernel_ = Kernel::unknown;
     std::atomic<std::size_t> deferred_ = 0; // on all queues
 };
 
